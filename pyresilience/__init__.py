@@ -1,0 +1,34 @@
+"""Composable async resilience layers for Python services."""
+
+from pyresilience.decorator import ResilienceConfig, resilient
+from pyresilience.errors import (
+    BulkheadFullError,
+    CallRejectedError,
+    CircuitOpenError,
+    RateLimitExceededError,
+    ResilienceError,
+    ResilienceTimeoutError,
+)
+from pyresilience.events._bus import Listener
+from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
+from pyresilience.pipeline._call import Call, CallNext, Layer
+from pyresilience.pipeline._inventory import (
+    enable_in_flight_tracking,
+    get_in_flight_count,
+    shutdown,
+    shutdown_async,
+    subscribe,
+    unsubscribe,
+)
+from pyresilience.pipeline._pipeline import Pipeline
+from pyresilience.policies._circuit import CircuitState
+from pyresilience.policies.bulkhead import Bulkhead, BulkheadConfig
+from pyresilience.policies.cache import AsyncResultCache, Cache, CacheConfig, ResultCache
+from pyresilience.policies.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
+from pyresilience.policies.fallback import Fallback, FallbackConfig
+from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter, RateLimiterConfig
+from pyresilience.policies.retry import Retry, RetryConfig
+from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
+from pyresilience.policies.timeout import Timeout, TimeoutConfig
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Events and the listeners that come with the package."""

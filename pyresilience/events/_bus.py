@@ -1,0 +1,66 @@
+"""From a decision to the listeners that want to hear of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+logger = logging.getLogger("pyresilience")
+
+
+class Listener(Protocol):
+    """Any callable that takes one event.
+
+    It runs in the task or thread of the call and must be quick. A listener with an attribute `event_types`, a
+    collection of `EventType`, receives only those; others are not even built for it.
+    """
+
+    def __call__(self, event: ResilienceEvent, /) -> Any: ...
+
+
+DispatchTable = dict[EventType, tuple[Listener, ...]]
+
+
+def check_listener(listener: Listener) -> None:
+    """Raise TypeError for what cannot be a listener."""
+    if not callable(listener):
+        raise TypeError(f"a listener must be callable with one event, not {listener!r}")
+    wanted = getattr(listener, "event_types", None)
+    if wanted is not None and not all(isinstance(kind, EventType) for kind in wanted):
+        raise TypeError(f"event_types of {listener!r} must contain EventType members only, not {wanted!r}")
+
+
+def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:
+    """For each event type the listeners that want it; types nobody wants are absent."""
+    table: DispatchTable = {}
+    for listener in listeners:
+        wanted = getattr(listener, "event_types", None)
+        for kind in EventType if wanted is None else wanted:
+            table[kind] = (*table.get(kind, ()), listener)
+    return table
+
+
+def deliver(
+    listeners: tuple[Listener, ...],
+    kind: EventType,
+    function_name: str,
+    attempt: int,
+    error: BaseException | None = None,
+    detail: str = "",
+    duration: float | None = None,
+) -> None:
+    """Build one event and hand it to each listener. One that raises an `Exception` is logged and passed over."""
+    context = resilience_context.get()
+    event = ResilienceEvent(
+        kind, function_name, attempt, error, detail, None if context is None else dict(context), duration
+    )
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:
+            logger.warning("listener %r failed on %s of %s", listener, kind.value, function_name, exc_info=True)

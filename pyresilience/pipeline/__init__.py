@@ -1,0 +1,1 @@
+"""Calls, layers and the pipelines that fold them around functions."""

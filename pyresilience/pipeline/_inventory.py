@@ -1,0 +1,168 @@
+"""Every pipeline of the process, weakly: for listeners of all of them, health, metrics, draining and forks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from pyresilience.events._bus import Listener, check_listener, deliver
+from pyresilience.runtime import _sources as sources
+from pyresilience.runtime._anyio import AnyioWaiter
+from pyresilience.runtime._blocking import BlockingWaiter, event_loop_is_running
+from pyresilience.runtime._protocol import Waiter
+
+if TYPE_CHECKING:
+    from pyresilience.events._events import EventType
+    from pyresilience.pipeline._pipeline import Pipeline
+
+_lock = threading.Lock()
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+_subscribed: tuple[Listener, ...] = ()
+
+drains: list[Waiter] = []
+"""Those who wait for calls to end; the roots look at it after each call, so it is empty but for `shutdown`."""
+
+
+def add(pipeline: Pipeline) -> None:
+    with _lock:
+        _pipelines.add(pipeline)
+
+
+def pipelines() -> list[Pipeline]:
+    """The pipelines that are alive, by name."""
+    with _lock:
+        alive = list(_pipelines)
+    return sorted(alive, key=lambda pipeline: pipeline.name or "")
+
+
+def subscribed() -> tuple[Listener, ...]:
+    return _subscribed
+
+
+def subscribe(listener: Listener) -> None:
+    """Let `listener` hear the events of every pipeline of this process, those to come included."""
+    global _subscribed
+    check_listener(listener)
+    with _lock:
+        _subscribed = (*_subscribed, listener)
+    _refresh()
+
+
+def unsubscribe(listener: Listener) -> None:
+    """Undo one `subscribe`.
+
+    Raises:
+        ValueError: the listener is not subscribed.
+    """
+    global _subscribed
+    with _lock:
+        listeners = list(_subscribed)
+        try:
+            listeners.remove(listener)
+        except ValueError:
+            raise ValueError(f"listener {listener!r} is not subscribed") from None
+        _subscribed = tuple(listeners)
+    _refresh()
+
+
+def _refresh() -> None:
+    for pipeline in pipelines():
+        pipeline.refresh_listeners()
+
+
+def announce(layer: object, kind: EventType, detail: str) -> None:
+    """Tell the listeners of every pipeline that contains `layer` of something that happened outside any call."""
+    for pipeline in pipelines():
+        if layer in pipeline.layers:
+            listeners = pipeline.dispatch.get(kind)
+            if listeners:
+                deliver(listeners, kind, pipeline.name or getattr(layer, "name", ""), 0, None, detail)
+
+
+def get_in_flight_count() -> int:
+    """How many guarded calls of this process have begun and not yet ended."""
+    return sum(len(pipeline.in_flight) for pipeline in pipelines())
+
+
+def enable_in_flight_tracking() -> None:
+    """Calls in flight are always tracked; kept for code that used to ask for it."""
+
+
+def call_ended() -> None:
+    for waiter in list(drains):
+        try:
+            waiter.wake()
+        except RuntimeError:
+            pass  # the loop of that waiter is closed
+
+
+def shutdown(wait: bool = True, timeout: float = 30.0) -> bool:
+    """Wait until no guarded call of this process is in flight.
+
+    Calls are not refused meanwhile: stop taking requests first.
+
+    Args:
+        wait: False only looks.
+        timeout: seconds to wait at the most.
+
+    Returns:
+        True when nothing was in flight at the end.
+
+    Raises:
+        RuntimeError: called in a thread that runs an event loop, where it would stop the calls it waits for; await
+            `shutdown_async` there.
+    """
+    _check_timeout(timeout)
+    if wait and get_in_flight_count() and event_loop_is_running():
+        raise RuntimeError("shutdown() would block the event loop of this thread; use `await shutdown_async()`")
+    deadline = sources.now() + timeout * sources.NANOSECONDS
+    waiter = BlockingWaiter()
+    drains.append(waiter)
+    try:
+        while get_in_flight_count():
+            left = sources.seconds_until(deadline)
+            if not wait or left <= 0 or not waiter.park(left):
+                return get_in_flight_count() == 0
+            waiter.rearm()
+        return True
+    finally:
+        drains.remove(waiter)
+
+
+async def shutdown_async(timeout: float = 30.0) -> bool:
+    """`shutdown` for async code: waits up to `timeout` seconds without blocking the event loop."""
+    _check_timeout(timeout)
+    import anyio
+
+    waiter = AnyioWaiter()
+    drains.append(waiter)
+    try:
+        with anyio.move_on_after(timeout):
+            while get_in_flight_count():
+                await waiter.event.wait()
+                waiter.rearm()
+        return get_in_flight_count() == 0
+    finally:
+        drains.remove(waiter)
+
+
+def _check_timeout(timeout: float) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be at least 0 seconds, not {timeout!r}")
+
+
+def _after_fork() -> None:
+    """The threads of the parent are gone, and with them whoever held a lock, a permit or a place in flight."""
+    global _lock
+    _lock = threading.Lock()
+    drains.clear()
+    for pipeline in _pipelines:
+        pipeline.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

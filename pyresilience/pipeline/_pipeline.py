@@ -1,0 +1,276 @@
+"""Layers folded around functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+from pyresilience.events._bus import DispatchTable, Listener, check_listener, dispatch_table
+from pyresilience.pipeline import _inventory as inventory
+from pyresilience.pipeline._adapt import function_name, is_async
+from pyresilience.pipeline._call import Binding, Call, Layer
+from pyresilience.pipeline._roots import async_root, blocking_root, layer_name
+from pyresilience.runtime._anyio import invoke_async, invoke_in_thread
+from pyresilience.runtime._blocking import invoke_blocking
+from pyresilience.runtime._threads import WorkerPool, shared_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Config(Protocol):
+    """A recipe for a layer: frozen, validated, shareable."""
+
+    def build(self) -> Layer:
+        """A fresh live layer with state of its own."""
+        ...
+
+
+Member = Config | Layer
+"""What a pipeline is made of: a config builds a fresh layer, a live layer is shared wherever it is used."""
+
+
+class _Link:
+    """One layer and what comes after it. A bound method of this is cheaper than a closure, and smaller."""
+
+    __slots__ = ("call_next", "func", "layer")
+
+    def __init__(self, func: Callable[..., Any], layer: Layer, call_next: Callable[[Call[Any]], Any]) -> None:
+        self.func = func
+        self.layer = layer
+        self.call_next = call_next
+
+    def enter(self, call: Call[Any]) -> Any:
+        return self.func(self.layer, call, self.call_next)
+
+
+class _FunctionLink:
+    """As `_Link`, for a layer that is a plain function."""
+
+    __slots__ = ("call_next", "func")
+
+    def __init__(self, func: Callable[..., Any], call_next: Callable[[Call[Any]], Any]) -> None:
+        self.func = func
+        self.call_next = call_next
+
+    def enter(self, call: Call[Any]) -> Any:
+        return self.func(call, self.call_next)
+
+
+class Pipeline:
+    """Layers around functions; the first listed is the outermost and sees each call first.
+
+    ```python
+    pipeline = Pipeline(RetryConfig(max_attempts=3), CircuitBreakerConfig(), name="payments")
+
+
+    @pipeline
+    async def charge(amount: int) -> Receipt: ...
+    ```
+
+    One pipeline may guard several functions, `async def` and `def`, in several event loops and threads; they share
+    the state of its layers.
+
+    Args:
+        layers: configs, which build a layer of their own, or live layers, which are shared.
+        name: shown in events, errors, health and metrics in place of the function's name.
+        listeners: callables that receive the events of this pipeline's calls.
+
+    Raises:
+        TypeError: a member is neither a config nor a layer, or a listener is not callable.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_async_chain",
+        "_blocking_chain",
+        "_listeners",
+        "_thread_chain",
+        "dispatch",
+        "in_flight",
+        "judge",
+        "layers",
+        "name",
+        "pool",
+        "timed",
+        "total",
+    )
+
+    def __init__(self, *layers: Member, name: str | None = None, listeners: Iterable[Listener] = ()) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {name!r}")
+        self.name = name
+        self._listeners = tuple(listeners)
+        for listener in self._listeners:
+            check_listener(listener)
+        self.layers: tuple[Layer, ...] = _hoist_deadline(tuple(_live(member) for member in layers))
+        self.in_flight: set[Call[Any]] = set()
+        self.total: int | None = min(_attributes(self.layers, "total_nanoseconds"), default=None)
+        judges = _attributes(self.layers, "judge")
+        self.judge: Callable[[Any], bool] | None = judges[0] if judges else None
+        self.pool: WorkerPool | None = _pool(self.layers)
+        self.dispatch: DispatchTable = {}
+        self.timed = False
+        self._async_chain: Callable[[Call[Any]], Any] | None = None
+        self._thread_chain: Callable[[Call[Any]], Any] | None = None
+        self._blocking_chain: Callable[[Call[Any]], Any] | None = None
+        self.refresh_listeners()
+        for position, layer in enumerate(self.layers):
+            attached = getattr(layer, "attached", None)
+            if attached is not None:
+                attached(self.layers[position + 1 :])
+        inventory.add(self)
+
+    def refresh_listeners(self) -> None:
+        """Take the process-wide listeners into account; called when those change."""
+        self.dispatch = dispatch_table((*self._listeners, *inventory.subscribed()))
+        self.timed = bool(self.dispatch) or self.total is not None
+
+    def __repr__(self) -> str:
+        body = " > ".join(layer_name(layer) if inspect.isfunction(layer) else repr(layer) for layer in self.layers)
+        return f"Pipeline({body})" if self.name is None else f"Pipeline({self.name!r}: {body})"
+
+    # ------------------------------------------------------------------ using it
+
+    def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]:
+        """Decorate a function of either colour; signature and types stay as they are.
+
+        Methods, `classmethod` and `staticmethod` objects, `functools.partial` and callable objects can be
+        decorated as well.
+
+        Raises:
+            TypeError: `fn` is not callable, is a class, or is a generator function; or it is a sync function and
+                a layer works for async functions only.
+        """
+        if isinstance(fn, (classmethod, staticmethod)):
+            guarded = type(fn)(self(fn.__func__))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            return guarded  # type: ignore[return-value]  # pyright: ignore[reportReturnType, reportUnknownVariableType]
+        if inspect.isclass(fn):
+            raise TypeError(f"a class cannot be guarded, only a function: decorate a factory for {fn.__name__!r}")
+        asynchronous = is_async(fn)
+        root = self._root(fn, self.name or function_name(fn), asynchronous)
+        return functools.wraps(fn)(root)
+
+    @overload
+    async def call(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function through the pipeline from async code.
+
+        An async function is awaited; a sync one runs in a worker thread of ours with this task's context
+        variables. Cancelling the call cancels an async function and abandons a sync one.
+
+        Raises:
+            CallRejectedError: a layer refused the call.
+            ResilienceTimeoutError: a deadline of the pipeline has passed.
+            TypeError: `fn` cannot be guarded.
+            Exception: whatever the function raised.
+        """
+        return await self._root(fn, self.name or function_name(fn), True, in_thread=not is_async(fn))(*args, **kwargs)
+
+    def call_sync(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a sync function through the pipeline, in this thread (in a worker thread when it has a deadline).
+
+        Raises:
+            CallRejectedError: a layer refused the call.
+            ResilienceTimeoutError: a deadline of the pipeline has passed.
+            TypeError: `fn` is async or cannot be guarded, or a layer works for async functions only.
+            Exception: whatever the function raised.
+        """
+        if is_async(fn):
+            raise TypeError(f"{function_name(fn)!r} is async: use `await pipeline.call(...)`")
+        result: R = self._root(fn, self.name or function_name(fn), False)(*args, **kwargs)
+        return result
+
+    # ------------------------------------------------------------------ composing it
+
+    def _root(
+        self, fn: Callable[..., Any], name: str, asynchronous: bool, *, in_thread: bool = False
+    ) -> Callable[..., Any]:
+        binding = Binding(self, fn, name)
+        if not asynchronous:
+            if self._blocking_chain is None:
+                self._refuse_async_only(name)
+                self._blocking_chain = _fold(self.layers, invoke_blocking)
+            return blocking_root(self, binding, self._blocking_chain)
+        if in_thread:
+            if self._thread_chain is None:
+                self._thread_chain = _fold(self.layers, invoke_in_thread)
+            return async_root(self, binding, self._thread_chain)
+        if self._async_chain is None:
+            self._async_chain = _fold(self.layers, invoke_async)
+        return async_root(self, binding, self._async_chain)
+
+    def _refuse_async_only(self, name: str) -> None:
+        for layer in self.layers:
+            reason = getattr(layer, "async_only", None)
+            if reason:
+                raise TypeError(f"{layer_name(layer)} cannot guard the sync function {name!r}: {reason}")
+
+    # ------------------------------------------------------------------ looking at it
+
+    def find(self, kind: type[R]) -> R | None:
+        """The outermost layer of a kind, such as `pipeline.find(CircuitBreaker)`."""
+        return next((layer for layer in self.layers if isinstance(layer, kind)), None)
+
+    def reset_after_fork(self) -> None:
+        """Forget what threads of the parent process held."""
+        self.in_flight.clear()
+        for layer in self.layers:
+            reset = getattr(layer, "reset_after_fork", None)
+            if reset is not None:
+                reset()
+
+
+def _live(member: Any) -> Layer:
+    build = getattr(member, "build", None)
+    if build is not None:
+        layer: Layer = build()
+        return layer
+    if isinstance(member, type) or not callable(member):
+        hint = f"; did you mean {member.__name__}(...)?" if isinstance(member, type) else ""
+        raise TypeError(f"a pipeline is made of configs and layers, not {member!r}{hint}")
+    return member  # type: ignore[no-any-return]
+
+
+def _hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """A total timeout bounds every wait, so it goes outside all layers but those that answer in its place."""
+    totals = [total for layer in layers for total in getattr(layer, "totals", ())]
+    if not totals:
+        return layers
+    rest = [layer for layer in layers if not getattr(layer, "only_total", False)]
+    outside = 0
+    while outside < len(rest) and getattr(rest[outside], "outside_deadline", False):
+        outside += 1
+    return (*rest[:outside], *totals, *rest[outside:])
+
+
+def _attributes(layers: tuple[Layer, ...], attribute: str) -> list[Any]:
+    values = (getattr(layer, attribute, None) for layer in layers)
+    return [value for value in values if value is not None]
+
+
+def _pool(layers: tuple[Layer, ...]) -> WorkerPool | None:
+    """The worker threads for sync functions with a deadline; None when a timeout opted out of them."""
+    pool: WorkerPool | None = shared_pool
+    for layer in layers:
+        if getattr(layer, "in_thread", True) is False:
+            return None
+        pool = getattr(layer, "pool", None) or pool
+    return pool
+
+
+def _fold(layers: tuple[Layer, ...], innermost: Callable[[Call[Any]], Any]) -> Callable[[Call[Any]], Any]:
+    """Compose from the innermost outwards, with the plain function of each layer's class."""
+    handler = innermost
+    for layer in reversed(layers):
+        if inspect.isfunction(layer):
+            handler = _FunctionLink(layer, handler).enter
+        else:
+            handler = _Link(type(layer).__call__, layer, handler).enter
+    return handler

@@ -1,0 +1,199 @@
+"""The outermost step of a pipeline: makes the call, tracks it, and emits its one terminal event."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from pyresilience.errors import ResilienceError, ResilienceTimeoutError
+from pyresilience.events._bus import deliver
+from pyresilience.events._events import EventType
+from pyresilience.pipeline import _inventory as inventory
+from pyresilience.pipeline._call import AsyncCall, Binding, BlockingCall, Call, Layer
+from pyresilience.runtime import _sources as sources
+from pyresilience.runtime._blocking import unwrap
+from pyresilience.runtime._protocol import DeadlineExpired
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from pyresilience.pipeline._pipeline import Pipeline
+
+
+def async_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[Any]], Any]) -> Callable[..., Any]:
+    """The function that callers of a guarded async function really call."""
+    enter, leave = pipeline.in_flight.add, pipeline.in_flight.discard
+    drains = inventory.drains
+
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        call: AsyncCall[Any] = AsyncCall()
+        call.binding = binding
+        call.args = args
+        call.kwargs = kwargs
+        enter(call)
+        try:
+            if pipeline.timed:
+                _start(call, pipeline)
+            result = await chain(call)
+        except BaseException as error:
+            instead = _failed(call, error)
+            if instead is not None:
+                try:
+                    raise instead from None
+                finally:
+                    del instead
+            raise
+        else:
+            if pipeline.timed or call.held is not None:
+                _succeeded(call)
+            return result
+        finally:
+            if call.held is None:
+                leave(call)
+                if drains:
+                    inventory.call_ended()
+
+    return guarded
+
+
+def blocking_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[Any]], Any]) -> Callable[..., Any]:
+    """The function that callers of a guarded sync function really call: drives the coroutine with one `send`."""
+    enter, leave = pipeline.in_flight.add, pipeline.in_flight.discard
+    drains = inventory.drains
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        call: BlockingCall[Any] = BlockingCall()
+        call.binding = binding
+        call.args = args
+        call.kwargs = kwargs
+        enter(call)
+        try:
+            if pipeline.timed:
+                _start(call, pipeline)
+            coroutine = chain(call)
+            try:
+                send = coroutine.send
+            except AttributeError:  # a layer of the user's that returns some other awaitable
+                coroutine = _awaiting(coroutine)
+                send = coroutine.send
+            try:
+                send(None)
+            except StopIteration as stop:
+                result = stop.value
+            else:
+                raise _suspended(coroutine, pipeline.layers)
+        except BaseException as error:
+            instead = _failed(call, error)
+            if instead is not None:
+                try:
+                    raise instead from None
+                finally:
+                    del instead
+            raise
+        else:
+            if pipeline.timed or call.held is not None:
+                _succeeded(call)
+            return result
+        finally:
+            if call.held is None:
+                leave(call)
+                if drains:
+                    inventory.call_ended()
+
+    return guarded
+
+
+async def _awaiting(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _start(call: Call[Any], pipeline: Pipeline) -> None:
+    call.started = sources.now()
+    if pipeline.total is not None:
+        call.deadline = call.started + pipeline.total
+
+
+def _succeeded(call: Call[Any]) -> None:
+    """The pipeline has answered; with a hold, the end comes when the work ends."""
+    if call.held is not None:
+        call.held.then(lambda error: _released(call, error))
+    else:
+        _emit_success(call)
+
+
+def _released(call: Call[Any], error: BaseException | None) -> None:
+    if error is None:
+        _emit_success(call)
+    else:
+        _emit_failure(call, error)
+    call.held = None
+    call.binding.pipeline.in_flight.discard(call)
+    inventory.call_ended()
+
+
+def _emit_success(call: Call[Any]) -> None:
+    ending, call.ending = call.ending, None
+    kind, error, detail = ending or (EventType.SUCCESS, None, "")
+    listeners = call.binding.pipeline.dispatch.get(kind)
+    if not listeners:
+        return
+    attempt = 0 if kind is EventType.CACHE_HIT else call.attempt
+    duration = None
+    if kind is EventType.SUCCESS and call.started:
+        duration = (sources.now() - call.started) / sources.NANOSECONDS
+    deliver(listeners, kind, call.binding.name, attempt, None if error is None else unwrap(error), detail, duration)
+
+
+def _emit_failure(call: Call[Any], error: BaseException) -> None:
+    """A rejection that was announced is itself the end when the function never ran; otherwise one event follows."""
+    ending, call.ending = call.ending, None
+    if not isinstance(error, Exception):
+        call.emit(EventType.CANCELLED, error=error, detail="function abandoned" if call.stragglers else "")
+    elif ending is None or ending[1] is not error or call.ran:
+        call.emit(EventType.FAILURE, error=error)
+
+
+def _failed(call: Call[Any], error: BaseException) -> BaseException | None:
+    """End a call that raised; the error to raise instead, if another than the one that arrived."""
+    instead: BaseException | None = None
+    if isinstance(error, DeadlineExpired):
+        seconds = (error.deadline - call.started) / sources.NANOSECONDS if call.started else None
+        instead = error = ResilienceTimeoutError(f"{call.name}: a deadline around the call has passed", seconds=seconds)
+        call.emit(EventType.TIMEOUT, error=error)
+    elif call.tokens is not None:
+        call.refund(error)
+    original = unwrap(error)
+    if original is not error:
+        instead = original
+    try:
+        _emit_failure(call, original)
+        call.held = None
+        return instead
+    finally:
+        del error, instead, original  # a frame in its own traceback would be a cycle
+
+
+def _suspended(coroutine: Coroutine[Any, Any, Any], layers: tuple[Layer, ...]) -> ResilienceError:
+    """Close a coroutine that waits where only blocking works, and say which layer it was."""
+    codes = {_code(layer): layer_name(layer) for layer in layers}
+    culprit = "the pipeline"
+    awaited: Any = coroutine
+    while awaited is not None:
+        culprit = codes.get(getattr(awaited, "cr_code", None), culprit)
+        awaited = getattr(awaited, "cr_await", None)
+    coroutine.close()
+    return ResilienceError(
+        f"{culprit} suspended while guarding a sync function; a layer for sync functions may only wait with "
+        "`await call.sleep(...)` and by awaiting `call_next(call)`"
+    )
+
+
+def _code(layer: Layer) -> Any:
+    if inspect.isfunction(layer):
+        return layer.__code__
+    return getattr(type(layer).__call__, "__code__", None)
+
+
+def layer_name(layer: Layer) -> str:
+    """How messages and `repr` call a layer."""
+    return layer.__name__ if inspect.isfunction(layer) else type(layer).__name__

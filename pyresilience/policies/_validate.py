@@ -1,0 +1,88 @@
+"""Checks of config fields. A message names the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def integer(owner: object, field: str, minimum: int) -> None:
+    value = getattr(owner, field)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{_where(owner, field)} must be an int, not {value!r}")
+    if value < minimum:
+        raise ValueError(f"{_where(owner, field)} must be at least {minimum}, not {value!r}")
+
+
+def number(
+    owner: object,
+    field: str,
+    *,
+    minimum: float = 0.0,
+    maximum: float = math.inf,
+    above: bool = False,
+    infinite: bool = False,
+    unit: str = " seconds",
+) -> None:
+    """A finite number in [minimum, maximum]; with `above` not the minimum itself, with `infinite` also `inf`."""
+    value = getattr(owner, field)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{_where(owner, field)} must be a number, not {value!r}")
+    allowed = f"more than {minimum:g}" if above else f"at least {minimum:g}"
+    if maximum != math.inf:
+        allowed += f" and at most {maximum:g}"
+    if not infinite:
+        allowed += " and finite"
+    if not (value > minimum if above else value >= minimum) or value > maximum or (value == math.inf and not infinite):
+        raise ValueError(f"{_where(owner, field)} must be {allowed}{unit}, not {value!r}")
+
+
+def boolean(owner: object, field: str) -> None:
+    value = getattr(owner, field)
+    if not isinstance(value, bool):
+        raise TypeError(f"{_where(owner, field)} must be True or False, not {value!r}")
+
+
+def error_types(owner: object, field: str) -> None:
+    """One exception class or a sequence of them; stored as a tuple."""
+    value = getattr(owner, field)
+    if isinstance(value, type):
+        value = (value,)
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{_where(owner, field)} must be a tuple of exception classes, not {value!r}")
+    for kind in value:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{_where(owner, field)} must contain exception classes only, not {kind!r}")
+    object.__setattr__(owner, field, tuple(value))
+
+
+def function(owner: object, field: str, *, optional: bool = True) -> None:
+    """A plain function: it is called where nothing can be awaited."""
+    value: Callable[..., Any] | None = getattr(owner, field)
+    if value is None and optional:
+        return
+    if not callable(value):
+        raise TypeError(f"{_where(owner, field)} must be callable, not {value!r}")
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+        raise TypeError(f"{_where(owner, field)} must be a plain function, not the async {value!r}")
+
+
+def choice(owner: object, field: str, allowed: tuple[str, ...]) -> None:
+    value = getattr(owner, field)
+    if value not in allowed:
+        raise ValueError(f"{_where(owner, field)} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def config_of(kind: type[Any], value: object) -> None:
+    """The argument of a layer's constructor is the config that belongs to it."""
+    if not isinstance(value, kind):
+        raise TypeError(f"expected a {kind.__name__}, not {value!r}")
+
+
+def _where(owner: object, field: str) -> str:
+    return f"{type(owner).__name__}.{field}"

@@ -1,0 +1,109 @@
+"""Fallback: another answer in place of a failure."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+
+from pyresilience.errors import ResilienceError, ResilienceTimeoutError
+from pyresilience.events._events import EventType
+from pyresilience.policies import _validate as validate
+from pyresilience.runtime._blocking import unwrap
+
+if TYPE_CHECKING:
+    from pyresilience.pipeline._call import Call, CallNext
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackConfig:
+    """What to answer, and for which errors.
+
+    Attributes:
+        handler: the answer, or a function of the error that gives it, `def` or `async def`. To answer with None or
+            with a callable, give `lambda error: ...`. Without a handler nothing is caught.
+        fallback_on: errors that are answered; refusals and timeouts of other layers are errors too.
+        timeout: seconds that an async handler may take; the deadline of the call may have passed already.
+    """
+
+    handler: Any = None
+    fallback_on: Sequence[type[BaseException]] = (Exception,)
+    _: KW_ONLY
+    timeout: float = inf
+
+    def __post_init__(self) -> None:
+        validate.error_types(self, "fallback_on")
+        validate.number(self, "timeout", above=True, infinite=True)
+
+    def build(self) -> Fallback:
+        return Fallback(self)
+
+
+class Fallback:
+    """Answers in place of the rest of the pipeline when that fails.
+
+    Cancellation by the caller is not a failure and passes through. When the handler raises, its error surfaces with
+    the original as its `__context__`. Stands outside every other layer, so that it sees their refusals and the
+    total timeout, runs once per call, and its answers are not cached.
+    """
+
+    __slots__ = ("_call_handler", "_caught", "async_only", "config", "name")
+
+    outside_deadline = True
+
+    def __init__(self, config: FallbackConfig | None = None, *, name: str = "fallback") -> None:
+        config = FallbackConfig() if config is None else config
+        validate.config_of(FallbackConfig, config)
+        handler = config.handler
+        self.config = config
+        self.name = name
+        self._caught = () if handler is None else tuple(config.fallback_on)
+        self._call_handler = callable(handler)
+        asynchronous = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+            getattr(handler, "__call__", None)  # noqa: B004  # the method itself is wanted, to look into it
+        )
+        self.async_only = "its handler is an async function" if asynchronous else None
+
+    def __repr__(self) -> str:
+        return f"Fallback({self.config.handler!r})"
+
+    async def __call__(self, call: Call[R], call_next: CallNext[R]) -> R:
+        try:
+            return await call_next(call)
+        except Exception as error:
+            original = unwrap(error)
+            if not isinstance(original, self._caught):
+                raise
+            try:
+                if call.tokens is not None:
+                    call.refund(original)
+                call.forget_attempt()
+                answer = await self._answer(call, original)
+                call.ending = (EventType.FALLBACK_USED, original, "")
+                return answer
+            finally:
+                del original
+
+    async def _answer(self, call: Call[R], error: BaseException) -> R:
+        handler = self.config.handler
+        answer = handler(error) if self._call_handler else handler
+        if not (self._call_handler and inspect.isawaitable(answer)):
+            return answer  # type: ignore[no-any-return]
+        if call.blocking:
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise ResilienceError(f"{call.name}: the fallback handler of a sync function returned an awaitable")
+        if self.config.timeout == inf:
+            return await answer  # type: ignore[no-any-return]
+        with anyio.move_on_after(self.config.timeout):
+            return await answer  # type: ignore[no-any-return]
+        detail = f"fallback timed out after {self.config.timeout:.2f}s"
+        expired = ResilienceTimeoutError(f"{call.name}: {detail}", seconds=self.config.timeout)
+        call.emit(EventType.TIMEOUT, error=expired, detail=detail)
+        raise expired

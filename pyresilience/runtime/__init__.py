@@ -1,0 +1,1 @@
+"""How pipelines wait: on anyio, or by blocking."""

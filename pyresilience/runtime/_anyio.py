@@ -1,0 +1,181 @@
+"""The async side: anyio on asyncio and trio."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import current_task
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.lowlevel import current_token
+
+from pyresilience.runtime import _sources as sources
+from pyresilience.runtime._deadlines import queue_for
+from pyresilience.runtime._threads import Job, JobState, PoolExhausted, shared_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pyresilience.pipeline._call import Call
+    from pyresilience.runtime._protocol import Limit, Waiter
+
+R = TypeVar("R")
+
+TOTAL_TOLERANCE = 1_000_000
+"""A total timeout entered at most this many nanoseconds after its call may share the queue of constant durations."""
+
+
+class AnyioWaiter:
+    """A task that waits in its own event loop."""
+
+    __slots__ = ("event", "home")
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+        self.home: Any = current_token().native_token
+
+    def wake(self) -> None:
+        home = self.home
+        if not isinstance(home, asyncio.AbstractEventLoop):
+            home.run_sync_soon(self.event.set)
+        elif _running_loop() is home:
+            self.event.set()
+        else:
+            home.call_soon_threadsafe(self.event.set)
+
+    def rearm(self) -> None:
+        """Make a waiter that was woken ready to wait again; only its own task may do so."""
+        self.event = anyio.Event()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class AnyioRuntime:
+    """Suspends the task. Deadlines are anyio scopes."""
+
+    def waiter(self) -> Waiter:
+        return AnyioWaiter()
+
+    async def wait(self, waiter: Waiter, seconds: float, deadline: float) -> bool:
+        assert isinstance(waiter, AnyioWaiter)
+        event = waiter.event
+        if seconds == inf:
+            await event.wait()
+        else:
+            with anyio.move_on_after(seconds):
+                await event.wait()
+        if event.is_set():
+            waiter.rearm()
+            return True
+        return False
+
+    async def sleep(self, seconds: float, deadline: float) -> None:
+        await anyio.sleep(seconds)
+
+    def remaining(self, deadline: float) -> float:
+        around = anyio.current_effective_deadline()
+        left = inf if deadline == inf else sources.seconds_until(deadline)
+        return left if around == inf else min(left, around - anyio.current_time())
+
+    def stalls_event_loop(self) -> bool:
+        return False
+
+    async def bounded(
+        self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]
+    ) -> R:
+        try:
+            task = current_task()  # None in a trio task that runs in guest mode on an asyncio loop
+        except RuntimeError:
+            task = None
+        if task is None or (limit.total and call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE):
+            return await self._bounded_alone(limit, call, call_next)
+        loop = task.get_loop()
+        queue = limit.queues.get(loop) or queue_for(limit, loop)
+        outer = call.scope
+        with queue.scope() as scope:
+            scope.outer = outer
+            call.scope = scope
+            queue.open[scope] = scope.expires = expires = queue.time() + limit.seconds
+            if not queue.armed:
+                queue.arm(expires)
+            try:
+                result = await call_next(call)
+            finally:
+                queue.open.pop(scope, None)
+                call.scope = outer
+            if queue.time() < expires:
+                return result
+        raise limit.expired(call)
+
+    async def _bounded_alone(
+        self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]
+    ) -> R:
+        """With a timer of its own: on trio, and where the duration differs from call to call."""
+        left = sources.seconds_until(call.deadline) if limit.total else limit.seconds
+        if left > 0:
+            expires = anyio.current_time() + left
+            outer = call.scope
+            with anyio.CancelScope(deadline=expires) as scope:
+                call.scope = _Linked(scope, outer)
+                try:
+                    result = await call_next(call)
+                finally:
+                    call.scope = outer
+                if anyio.current_time() < expires:
+                    return result
+        raise limit.expired(call)
+
+
+class _Linked:
+    """Gives a scope that is not ours the two members that `Call.deadline_passed` reads."""
+
+    __slots__ = ("outer", "scope")
+
+    def __init__(self, scope: anyio.CancelScope, outer: Any) -> None:
+        self.scope = scope
+        self.outer = outer
+
+    @property
+    def cancel_called(self) -> bool:
+        return self.scope.cancel_called
+
+
+def invoke_async(call: Call[Any]) -> Awaitable[Any]:
+    """The innermost step around an async function. A plain function: its coroutine is the function's own."""
+    call.ran = call.attempt
+    kwargs = call.kwargs
+    fn = call.binding.fn
+    return fn(*call.args, **kwargs) if kwargs else fn(*call.args)  # type: ignore[no-any-return]
+
+
+async def invoke_in_thread(call: Call[Any]) -> Any:
+    """The innermost step around a sync function that is awaited: one of our worker threads runs it.
+
+    Cancellation and expiry abandon the thread; it keeps the permits of the call until the function ends.
+    """
+    pool = call.binding.pipeline.pool or shared_pool
+    waiter = AnyioWaiter()
+    left = call.runtime.remaining(call.deadline)
+    deadline = inf if left == inf else sources.now() + left * sources.NANOSECONDS
+    job = Job(call.binding.fn, call.args, call.kwargs, waiter.wake, deadline)
+    earlier = call.stragglers
+    try:
+        call.stragglers = (*earlier, job.hold)  # before the hand-over: an interrupt leaves the permits to the worker
+        try:
+            pool.submit(job)
+        except PoolExhausted as full:
+            raise call.pool_exhausted(full) from None
+        await waiter.event.wait()
+    finally:
+        state = pool.leave(job)
+        if state is not JobState.RUNNING:
+            call.stragglers = earlier
+        if state is not JobState.QUEUED:
+            call.ran = call.attempt
+    return job.outcome()

@@ -1,0 +1,78 @@
+"""Many timeouts of one duration with one timer, on asyncio.
+
+Deadlines of a constant duration on one loop come in order, so only the oldest needs a timer. The scopes are real
+anyio scopes, with all of anyio's semantics, that just have no timer of their own; the queue cancels them. After the
+last call at most one idle timer per duration and loop remains, for at most that duration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from pyresilience.runtime._protocol import Limit
+
+
+def _make_scope_class() -> Any:
+    base: Any = type(anyio.CancelScope())
+
+    class DeadlineScope(base):  # type: ignore[misc]  # the backend's class is only known inside a running loop
+        """A scope whose deadline is watched by a `DeadlineQueue`."""
+
+        __slots__ = ("expires", "outer")
+
+        @property
+        def deadline(self) -> float:  # keeps anyio.current_effective_deadline() honest
+            return self.expires  # type: ignore[no-any-return]
+
+    return DeadlineScope
+
+
+_scope_class: Any = None
+
+
+class DeadlineQueue:
+    """The open scopes of one duration on one asyncio loop, oldest first."""
+
+    __slots__ = ("armed", "loop", "open", "scope", "time")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        global _scope_class
+        if _scope_class is None:
+            _scope_class = _make_scope_class()
+        self.scope: Any = _scope_class
+        self.loop = loop
+        self.time = loop.time
+        self.open: dict[Any, float] = {}
+        self.armed = False
+
+    def arm(self, when: float) -> None:
+        self.armed = True
+        self.loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        now = self.time()
+        expired: list[Any] = []
+        upcoming: float | None = None
+        for scope, when in self.open.items():
+            if when > now:
+                upcoming = when
+                break
+            expired.append(scope)
+        for scope in expired:
+            del self.open[scope]
+            scope.cancel()
+        self.armed = False
+        if upcoming is not None:
+            self.arm(upcoming)
+
+
+def queue_for(limit: Limit, loop: asyncio.AbstractEventLoop) -> DeadlineQueue:
+    """The queue of this limit on this loop; those of closed loops are dropped."""
+    for old in [old for old in list(limit.queues) if old.is_closed()]:
+        limit.queues.pop(old, None)
+    queue: DeadlineQueue = limit.queues.setdefault(loop, DeadlineQueue(loop))
+    return queue

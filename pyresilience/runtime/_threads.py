@@ -1,0 +1,239 @@
+"""Worker threads for functions that block: daemon, pooled, bounded, never interrupted.
+
+A function that outlives its deadline is abandoned: nobody waits for it any more, and its thread comes back to the
+pool when it ends. The threads are daemons, so the interpreter exits without waiting for them (the threads of
+`concurrent.futures` and of anyio on asyncio keep it alive).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from contextvars import ContextVar, copy_context
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from pyresilience.runtime import _sources as sources
+from pyresilience.runtime._hold import Hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDLE_SECONDS = 10.0
+QUEUE_LIMIT = 1000
+DEFAULT_SIZE = 32
+
+ambient_deadline: ContextVar[float] = ContextVar("ambient_deadline", default=inf)
+"""Deadline, in nanoseconds of our clock, of the guarded function that this code runs in."""
+
+_this_thread = threading.local()
+
+
+class JobState(Enum):
+    QUEUED = 0
+    RUNNING = 1
+    ENDED = 2
+    LEFT = 3
+    """The caller went away before the end: a queued job never starts, a running one is abandoned."""
+
+
+class Job:
+    """One function to run, and who is told when it has ended."""
+
+    __slots__ = ("args", "context", "deadline", "error", "fn", "hold", "kwargs", "state", "value", "wake")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        wake: Callable[[], None],
+        deadline: float,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.wake = wake
+        self.deadline = deadline
+        self.context = copy_context()
+        self.hold = Hold()
+        self.state = JobState.QUEUED
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.value = self.context.run(self._call)
+        except BaseException as error:
+            self.error = error
+
+    def _call(self) -> Any:
+        ambient_deadline.set(self.deadline)
+        return self.fn(*self.args, **self.kwargs)
+
+    def outcome(self) -> Any:
+        """The value that the function returned, or its error raised."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+        return self.value
+
+
+class PoolExhausted(Exception):
+    """The pool cannot take the job. `detail` says why: `abandoned`, `nested` or `queue full`."""
+
+    def __init__(self, message: str, detail: str) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class _Worker:
+    __slots__ = ("job", "lock", "pool")
+
+    def __init__(self, pool: WorkerPool, job: Job) -> None:
+        self.pool = pool
+        self.job: Job | None = job
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def main(self) -> None:
+        _this_thread.is_worker = True
+        pool = self.pool
+        while True:
+            job, self.job = self.job, None
+            while job is not None:
+                job.run()
+                job = pool.ended(self, job)
+            if not self.lock.acquire(timeout=pool.idle_seconds) and not self._called_back():
+                return
+
+    def _called_back(self) -> bool:
+        """Idle for too long: leave, unless a job was handed over just now."""
+        if self.pool.retire(self):
+            return False
+        return self.lock.acquire()
+
+
+class WorkerPool:
+    """At most `size` daemon threads, started when needed; idle ones leave after `idle_seconds`."""
+
+    def __init__(self, size: int = DEFAULT_SIZE, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        self.size = size
+        self.idle_seconds = idle_seconds
+        self._clear()
+        _pools.add(self)
+
+    def _clear(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._queue: OrderedDict[Job, None] = OrderedDict()
+        self.threads = 0
+        self.abandoned = 0
+
+    def submit(self, job: Job) -> None:
+        """Give the job to an idle thread, a new one, or the queue.
+
+        Raises:
+            PoolExhausted: every thread is abandoned; or the caller is itself a worker and would wait for a worker.
+        """
+        with self._lock:
+            if self._idle:
+                job.state = JobState.RUNNING
+                worker = self._idle.pop()
+                worker.job = job
+                sources.current.work_started()
+                worker.lock.release()
+                return
+            if self.threads < self.size:
+                job.state = JobState.RUNNING
+                self.threads += 1
+            else:
+                self._enqueue(job)
+                return
+        sources.current.work_started()
+        try:
+            threading.Thread(target=_Worker(self, job).main, name="pyresilience-worker", daemon=True).start()
+        except BaseException:
+            sources.current.work_ended()
+            with self._lock:
+                self.threads -= 1
+            raise
+
+    def _enqueue(self, job: Job) -> None:
+        if self.abandoned >= self.size:
+            message = f"all {self.size} worker threads run functions that were abandoned"
+            raise PoolExhausted(message, "abandoned")
+        if getattr(_this_thread, "is_worker", False):
+            raise PoolExhausted(f"all {self.size} worker threads are busy and one of them asks for another", "nested")
+        if len(self._queue) >= QUEUE_LIMIT:
+            raise PoolExhausted(f"{QUEUE_LIMIT} calls wait for one of {self.size} worker threads", "queue full")
+        self._queue[job] = None
+
+    def leave(self, job: Job) -> JobState:
+        """The caller stops waiting; the state that the job was in tells what became of it."""
+        with self._lock:
+            state = job.state
+            if state is JobState.QUEUED:
+                self._queue.pop(job, None)
+                job.state = JobState.LEFT
+            elif state is JobState.RUNNING:
+                job.state = JobState.LEFT
+                self.abandoned += 1
+        if state is JobState.QUEUED:
+            job.hold.release()
+        return state
+
+    def ended(self, worker: _Worker, job: Job) -> Job | None:
+        """Called by the worker. It is idle before the caller hears, so that the next call finds a warm thread."""
+        with self._lock:
+            abandoned = job.state is JobState.LEFT
+            if abandoned:
+                self.abandoned -= 1
+            job.state = JobState.ENDED
+            following = self._queue.popitem(last=False)[0] if self._queue else None
+            if following is not None:
+                following.state = JobState.RUNNING
+            else:
+                self._idle.append(worker)
+        if abandoned:
+            job.error = None
+            job.hold.release()
+        else:
+            _tell(job)
+        if following is None:
+            sources.current.work_ended()
+        return following
+
+    def retire(self, worker: _Worker) -> bool:
+        with self._lock:
+            if worker not in self._idle:
+                return False
+            self._idle.remove(worker)
+            self.threads -= 1
+            return True
+
+
+def _tell(job: Job) -> None:
+    try:
+        job.wake()
+    except RuntimeError:
+        pass  # the event loop of the caller has been closed: nobody is left to be told
+
+
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+shared_pool = WorkerPool()
+
+
+def _after_fork() -> None:
+    for pool in _pools:
+        pool._clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
