@@ -11,6 +11,7 @@ from pyresilience.errors import (
 )
 from pyresilience.events._bus import Listener
 from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
+from pyresilience.health import health_check
 from pyresilience.pipeline._call import Call, CallNext, Layer
 from pyresilience.pipeline._inventory import (
     enable_in_flight_tracking,
@@ -30,5 +31,6 @@ from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter, Ra
 from pyresilience.policies.retry import Retry, RetryConfig
 from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
 from pyresilience.policies.timeout import Timeout, TimeoutConfig
+from pyresilience.registry import ResilienceRegistry
 
 __version__ = "0.1.0"
