@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pyresilience.decorator import ResilienceConfig
-from pyresilience.pipeline._pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from pyresilience.pipeline._pipeline import Pipeline
 
 P = ParamSpec("P")
 R = TypeVar("R")

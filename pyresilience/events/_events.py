@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ resilience_context: ContextVar[dict[str, Any] | None] = ContextVar("resilience_c
 """Request-scoped metadata; a copy of it travels on every event as `event.context`."""
 
 
-class EventType(str, Enum):
+class EventType(StrEnum):
     """The kinds of decision a pipeline reports. The value is what logs and metrics show."""
 
     RETRY = "retry"
@@ -34,7 +34,6 @@ class EventType(str, Enum):
     CANCELLED = "cancelled"
 
     __hash__ = object.__hash__  # members are singletons; the hash of the string would be computed in Python
-    __str__ = str.__str__
 
 
 @dataclass(frozen=True, init=False)

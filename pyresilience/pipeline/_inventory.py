@@ -11,11 +11,11 @@ from pyresilience.events._bus import Listener, check_listener, deliver
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._anyio import AnyioWaiter
 from pyresilience.runtime._blocking import BlockingWaiter, event_loop_is_running
-from pyresilience.runtime._protocol import Waiter
 
 if TYPE_CHECKING:
     from pyresilience.events._events import EventType
     from pyresilience.pipeline._pipeline import Pipeline
+    from pyresilience.runtime._protocol import Waiter
 
 _lock = threading.Lock()
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
@@ -78,7 +78,7 @@ def announce(layer: object, kind: EventType, detail: str) -> None:
         if layer in pipeline.layers:
             listeners = pipeline.dispatch.get(kind)
             if listeners:
-                deliver(listeners, kind, pipeline.name or getattr(layer, "name", ""), 0, None, detail)
+                deliver(listeners, kind, pipeline.name or str(getattr(layer, "name", "")), 0, None, detail)
 
 
 def get_in_flight_count() -> int:
@@ -91,7 +91,7 @@ def enable_in_flight_tracking() -> None:
 
 
 def call_ended() -> None:
-    for waiter in list(drains):
+    for waiter in tuple(drains):
         try:
             waiter.wake()
         except RuntimeError:

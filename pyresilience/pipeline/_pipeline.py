@@ -147,8 +147,8 @@ class Pipeline:
                 a layer works for async functions only.
         """
         if isinstance(fn, (classmethod, staticmethod)):
-            guarded = type(fn)(self(fn.__func__))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            return guarded  # type: ignore[return-value]  # pyright: ignore[reportReturnType, reportUnknownVariableType]
+            descriptor: Any = fn
+            return type(descriptor)(self(descriptor.__func__))  # type: ignore[no-any-return]
         if inspect.isclass(fn):
             raise TypeError(f"a class cannot be guarded, only a function: decorate a factory for {fn.__name__!r}")
         asynchronous = is_async(fn)
@@ -235,7 +235,7 @@ def _live(member: Any) -> Layer:
     if isinstance(member, type) or not callable(member):
         hint = f"; did you mean {member.__name__}(...)?" if isinstance(member, type) else ""
         raise TypeError(f"a pipeline is made of configs and layers, not {member!r}{hint}")
-    return member  # type: ignore[no-any-return]
+    return member  # type: ignore[no-any-return]  # pyright: ignore[reportReturnType]
 
 
 def _hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pyresilience.policies._windows import FAILED, SLOW, CountWindow, exact, reaches
@@ -13,14 +13,12 @@ if TYPE_CHECKING:
     from pyresilience.policies.circuit_breaker import CircuitBreakerConfig
 
 
-class CircuitState(str, Enum):
+class CircuitState(StrEnum):
     """Whether calls flow, are refused, or are let through one by one to see."""
 
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
-
-    __str__ = str.__str__
 
 
 REFUSED = -1
@@ -59,6 +57,16 @@ class Circuit:
         "quiet",
         "state",
     )
+
+    state: CircuitState
+    forced: bool
+    permit: int
+    quiet: bool
+    failures: int
+    open_until: int
+    probes: dict[int, int]
+    pending: deque[int]
+    _window: CountWindow | None
 
     def __init__(self, config: CircuitBreakerConfig) -> None:
         self._config = config
@@ -174,10 +182,10 @@ class Circuit:
         self.failures = 0
         self._successes = 0
         self._slow_successes = 0
-        self.probes: dict[int, int] = {}
+        self.probes = {}
         self.open_until = now + int(self._config.recovery_timeout * NANOSECONDS)
         self._window = CountWindow(size) if size else None
-        self.pending: deque[int] = deque(maxlen=size)
+        self.pending = deque(maxlen=size)
         if state is CircuitState.CLOSED:
             self.permit = self._serial
         return state

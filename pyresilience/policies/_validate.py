@@ -50,15 +50,16 @@ def boolean(owner: object, field: str) -> None:
 
 def error_types(owner: object, field: str) -> None:
     """One exception class or a sequence of them; stored as a tuple."""
-    value = getattr(owner, field)
-    if isinstance(value, type):
-        value = (value,)
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise TypeError(f"{_where(owner, field)} must be a tuple of exception classes, not {value!r}")
-    for kind in value:
+    given: Any = getattr(owner, field)
+    if isinstance(given, type):
+        given = (given,)
+    if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
+        raise TypeError(f"{_where(owner, field)} must be a tuple of exception classes, not {given!r}")
+    kinds: tuple[Any, ...] = tuple(given)  # pyright: ignore[reportUnknownArgumentType]
+    for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"{_where(owner, field)} must contain exception classes only, not {kind!r}")
-    object.__setattr__(owner, field, tuple(value))
+    object.__setattr__(owner, field, kinds)
 
 
 def function(owner: object, field: str, *, optional: bool = True) -> None:

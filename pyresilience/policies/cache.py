@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,14 +116,14 @@ class Cache:
             return await call_next(call)
         while True:
             with self._lock:
-                value = self._store.get(key, sources.now())
+                value: Any = self._store.get(key, sources.now())
                 flight = leading = None
                 if value is MISSING:
                     flight = self._flights.get(key)
                     if flight is None:
                         leading = self._flights[key] = Flight()
             if value is not MISSING:
-                return self._hit(call, value, "")
+                return self._hit(call, value, "")  # type: ignore[no-any-return]
             if leading is not None:
                 try:
                     return await self._lead(call, call_next, key, leading)
@@ -139,9 +140,10 @@ class Cache:
                 finally:
                     del flight
             if flight.value is not MISSING:
-                return self._hit(call, flight.value, "joined")
+                return self._hit(call, flight.value, "joined")  # type: ignore[no-any-return]
 
-    def _hit(self, call: Call[R], value: R, detail: str) -> R:
+    def _hit(self, call: Call[Any], value: Any, detail: str) -> Any:
+        """End the call with a value that an earlier or another call gave."""
         call.ending = (EventType.CACHE_HIT, None, detail)
         return value
 
@@ -210,6 +212,7 @@ class Cache:
                 # Nobody counted us in, so nothing was kept for us: look again.
                 return
             flight.followers.append(ticket)
+        left = inf
         try:
             left = call.remaining()
             ended = await call.runtime.wait(ticket.waiter, left, call.deadline)

@@ -143,7 +143,9 @@ class _Limiter:
             self._wake_first()
         return 0.0
 
-    async def _stand_in(self, line: WaitQueue, ticket: Ticket, expected: int, runtime: Runtime, deadline: float) -> None:
+    async def _stand_in(
+        self, line: WaitQueue, ticket: Ticket, expected: int, runtime: Runtime, deadline: float
+    ) -> None:
         while True:
             with self._lock:
                 now = sources.now()

@@ -191,13 +191,16 @@ class Retry:
 
     def _decide(self, call: Call[Any], error: BaseException | None, outcome: object) -> float | None:
         if call.attempt >= self.config.max_attempts:
-            return self._exhausted(call, error, "")
+            self._give_up(call, error, "")
+            return None
         pause = self._pause(call.attempt, outcome)
         left = call.remaining()
         if pause >= left:
-            return self._exhausted(call, error, f"no time for a wait of {pause:.2f}s: {max(left, 0.0):.2f}s left")
+            self._give_up(call, error, f"no time for a wait of {pause:.2f}s: {max(left, 0.0):.2f}s left")
+            return None
         if not self._affordable():
-            return self._exhausted(call, error, "retry budget exhausted")
+            self._give_up(call, error, "retry budget exhausted")
+            return None
         self._announce(call, pause, error)
         return pause
 
@@ -219,7 +222,7 @@ class Retry:
     def _announce(self, call: Call[Any], pause: float, error: BaseException | None) -> None:
         call.emit(EventType.RETRY, error=error, detail=f"retrying in {pause:.2f}s")
 
-    def _exhausted(self, call: Call[Any], error: BaseException | None, detail: str) -> None:
+    def _give_up(self, call: Call[Any], error: BaseException | None, detail: str) -> None:
         call.emit(EventType.RETRY_EXHAUSTED, error=error, detail=detail)
 
 

@@ -86,9 +86,7 @@ class AnyioRuntime:
     def stalls_event_loop(self) -> bool:
         return False
 
-    async def bounded(
-        self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]
-    ) -> R:
+    async def bounded(self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
         try:
             task = current_task()  # None in a trio task that runs in guest mode on an asyncio loop
         except RuntimeError:
@@ -113,9 +111,7 @@ class AnyioRuntime:
                 return result
         raise limit.expired(call)
 
-    async def _bounded_alone(
-        self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]
-    ) -> R:
+    async def _bounded_alone(self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
         """With a timer of its own: on trio, and where the duration differs from call to call."""
         left = sources.seconds_until(call.deadline) if limit.total else limit.seconds
         if left > 0:

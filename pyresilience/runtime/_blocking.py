@@ -119,9 +119,7 @@ class BlockingRuntime:
     def stalls_event_loop(self) -> bool:
         return event_loop_is_running()
 
-    async def bounded(
-        self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]
-    ) -> R:
+    async def bounded(self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
         outer = call.deadline
         own = outer if limit.total else sources.now() + limit.nanoseconds
         if own > outer or (own == outer and not limit.total):
