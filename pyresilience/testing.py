@@ -17,7 +17,7 @@ import itertools
 import selectors
 import threading
 from contextlib import contextmanager
-from math import ceil, inf
+from math import ceil, inf, nextafter
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import anyio
@@ -34,8 +34,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 POLL_SECONDS = 0.0005
-HORIZON = 1e9
-"""Virtual seconds after which a run that has not ended is taken for a deadlock."""
+PATIENCE = 4000
+"""How often an event loop that waits for nothing in particular polls before that is taken for a deadlock."""
 
 
 class DeadlockError(RuntimeError):
@@ -79,12 +79,15 @@ class VirtualTime:
         self._host: int | None = None
         self._sequence = itertools.count()
         self._activity = 0
+        self._impatience = 0
+        self._over = False
         self._timers: list[tuple[int, int, _Sleeper]] = []
         self._parked: dict[int, _Sleeper] = {}
         self._previous: list[sources.Sources] = []
 
     def __enter__(self) -> VirtualTime:
         self._previous.append(sources.install(self))
+        self._over = False
         self._running += 1
         return self
 
@@ -93,6 +96,7 @@ class VirtualTime:
     ) -> None:
         self._running -= 1
         sources.install(self._previous.pop())
+        self._end()
 
     # ------------------------------------------------------------------ what tests use
 
@@ -120,16 +124,10 @@ class VirtualTime:
         """Run an async function in a new event loop of `backend`, `asyncio` or `trio`.
 
         Raises:
-            DeadlockError: it was still waiting at the end of time.
+            DeadlockError: it waits for something that never comes.
         """
-
-        async def bounded() -> T:
-            with anyio.move_on_after(HORIZON):
-                return await fn(*args)
-            raise DeadlockError(f"{fn!r} waits for something that never comes")
-
         with self.hosting():
-            return anyio.run(bounded, backend=backend, backend_options=self.backend_options(backend))
+            return anyio.run(fn, *args, backend=backend, backend_options=self.backend_options(backend))
 
     def backend_options(self, backend: str) -> dict[str, Any]:
         """What `anyio.run` and anyio's pytest plugin need to run `backend` in this time; see `hosting`."""
@@ -144,12 +142,15 @@ class VirtualTime:
         """While this thread runs an event loop made with `backend_options`: the loop moves the time on."""
         previous = sources.install(self)
         host, self._host = self._host, threading.get_ident()
+        self._over = False
         entered, self._running = self._running, 0
         try:
             yield self
         finally:
             self._running, self._host = entered, host
             sources.install(previous)
+            if not entered:
+                self._end()
 
     # ------------------------------------------------------------------ what pyresilience uses (`Sources`)
 
@@ -168,6 +169,8 @@ class VirtualTime:
         with self._mutex:
             if lock.acquire(blocking=False):
                 return True
+            if self._over:
+                return False
             self._parked[id(lock)] = sleeper
             if seconds is not None and seconds != inf:
                 when = self._nanoseconds + max(0, ceil(seconds * sources.NANOSECONDS))
@@ -223,14 +226,18 @@ class VirtualTime:
                 return True
             if self._running:
                 return False
-            due = inf if deadline == inf else max(ceil(deadline * sources.NANOSECONDS), self._nanoseconds + 1)
+            due = inf if deadline == inf else max(_reaching(deadline), self._nanoseconds + 1)
             self._forget_woken()
             if self._timers and self._timers[0][0] <= due:
                 self._fire_next()
             elif due != inf:
                 self._nanoseconds = int(due)
             else:
+                self._impatience += 1
+                if self._impatience > PATIENCE:
+                    raise DeadlockError("every task waits, and nothing is left that could wake one")
                 return False
+            self._impatience = 0
             return True
 
     def _advance(self) -> None:
@@ -246,6 +253,15 @@ class VirtualTime:
             self._release(sleeper)
         self._parked.clear()
 
+    def _end(self) -> None:
+        """Nobody lives in this time any more: let functions that were abandoned in it run to their end."""
+        with self._mutex:
+            self._over = True
+            for sleeper in self._parked.values():
+                self._release(sleeper)
+            self._parked.clear()
+            self._timers.clear()
+
     def _forget_woken(self) -> None:
         while self._timers and self._parked.get(id(self._timers[0][2].lock)) is not self._timers[0][2]:
             heapq.heappop(self._timers)
@@ -259,6 +275,14 @@ class VirtualTime:
     def _release(self, sleeper: _Sleeper) -> None:
         self._running += 1
         sleeper.gate.release()
+
+
+def _reaching(deadline: float) -> int:
+    """The nanosecond at which an event loop finds `deadline` passed; far away, floats are coarser than that."""
+    due = ceil(deadline * sources.NANOSECONDS)
+    if due / sources.NANOSECONDS + 1e-9 <= deadline:
+        due = ceil(nextafter(deadline, inf) * sources.NANOSECONDS)
+    return due
 
 
 class VirtualThread(Generic[T]):

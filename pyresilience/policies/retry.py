@@ -138,6 +138,7 @@ class Retry:
     async def __call__(self, call: Call[R], call_next: CallNext[R]) -> R:
         judge = self.judge
         earlier: tuple[Hold, ...] = ()
+        last: BaseException | None = None
         try:
             while True:
                 try:
@@ -145,7 +146,10 @@ class Retry:
                 except Exception as error:
                     pause = self._after_error(call, unwrap(error))
                     if pause is None:
+                        if last is not None and isinstance(error, CallRejectedError):
+                            raise error from last
                         raise
+                    last = error
                 else:
                     if judge is None or not judge(result):
                         return result
@@ -157,6 +161,7 @@ class Retry:
                 await call.sleep(pause)
                 call.next_attempt()
         finally:
+            del last  # its traceback holds this frame
             if earlier:
                 call.stragglers += earlier
 

@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._deadlines import queue_for
@@ -162,6 +162,7 @@ async def invoke_in_thread(call: Call[Any]) -> Any:
     job = Job(call.binding.fn, call.args, call.kwargs, waiter.wake, deadline)
     earlier = call.stragglers
     try:
+        await checkpoint_if_cancelled()  # what has begun in a thread cannot be cancelled any more
         call.stragglers = (*earlier, job.hold)  # before the hand-over: an interrupt leaves the permits to the worker
         try:
             pool.submit(job)

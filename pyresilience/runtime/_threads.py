@@ -43,7 +43,7 @@ class JobState(Enum):
 class Job:
     """One function to run, and who is told when it has ended."""
 
-    __slots__ = ("args", "context", "deadline", "error", "fn", "hold", "kwargs", "state", "value", "wake")
+    __slots__ = ("args", "context", "deadline", "error", "fn", "hold", "kwargs", "sources", "state", "value", "wake")
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Job:
         self.kwargs = kwargs
         self.wake = wake
         self.deadline = deadline
+        self.sources = sources.current
         self.context = copy_context()
         self.hold = Hold()
         self.state = JobState.QUEUED
@@ -105,13 +106,16 @@ class _Worker:
     def main(self) -> None:
         _this_thread.is_worker = True
         pool = self.pool
+        job = pool.begun(self)
+        if job is None:
+            return
         while True:
-            job, self.job = self.job, None
             while job is not None:
                 job.run()
                 job = pool.ended(self, job)
             if not self.lock.acquire(timeout=pool.idle_seconds) and not self._called_back():
                 return
+            job, self.job = self.job, None
 
     def _called_back(self) -> bool:
         """Idle for too long: leave, unless a job was handed over just now."""
@@ -142,28 +146,50 @@ class WorkerPool:
         Raises:
             PoolExhausted: every thread is abandoned; or the caller is itself a worker and would wait for a worker.
         """
-        with self._lock:
-            if self._idle:
-                job.state = JobState.RUNNING
-                worker = self._idle.pop()
-                worker.job = job
-                sources.current.work_started()
-                worker.lock.release()
-                return
-            if self.threads < self.size:
+        # As in the bulkhead, what an interrupt must not tear apart are statements without calls.
+        worker: _Worker | None = None
+        try:
+            with self._lock:
+                if self._idle:
+                    self._hand_over(self._idle[-1], job)
+                    return
+                if self.threads >= self.size:
+                    self._enqueue(job)
+                    return
+                worker = _Worker(self, job)
                 job.state = JobState.RUNNING
                 self.threads += 1
-            else:
-                self._enqueue(job)
-                return
-        sources.current.work_started()
-        try:
-            threading.Thread(target=_Worker(self, job).main, name="pyresilience-worker", daemon=True).start()
+            job.sources.work_started()
+            threading.Thread(target=worker.main, name="pyresilience-worker", daemon=True).start()
         except BaseException:
-            sources.current.work_ended()
-            with self._lock:
-                self.threads -= 1
+            if worker is not None:
+                self._call_off(worker, job)
             raise
+
+    def _hand_over(self, worker: _Worker, job: Job) -> None:
+        worker.job = job
+        job.state = JobState.RUNNING
+        del self._idle[-1]
+        try:
+            job.sources.work_started()
+        finally:
+            worker.lock.release()
+
+    def _call_off(self, worker: _Worker, job: Job) -> None:
+        """Starting a thread failed or was interrupted; if it runs already, it has the job and keeps it."""
+        with self._lock:
+            if worker.job is not job:
+                return
+            worker.job = None
+            job.state = JobState.QUEUED
+            self.threads -= 1
+        job.sources.work_ended()
+
+    def begun(self, worker: _Worker) -> Job | None:
+        """Called by a new worker: its first job, or None when it was called off."""
+        with self._lock:
+            job, worker.job = worker.job, None
+            return job
 
     def _enqueue(self, job: Job) -> None:
         if self.abandoned >= self.size:
@@ -206,8 +232,9 @@ class WorkerPool:
             job.hold.release()
         else:
             _tell(job)
-        if following is None:
-            sources.current.work_ended()
+        if following is not None:
+            following.sources.work_started()
+        job.sources.work_ended()
         return following
 
     def retire(self, worker: _Worker) -> bool:
