@@ -11,8 +11,11 @@ from pyresilience.errors import (
 )
 from pyresilience.events._bus import Listener
 from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
+from pyresilience.events._json_log import JsonEventLogger
+from pyresilience.events._metrics import MetricsCollector
 from pyresilience.health import health_check
 from pyresilience.pipeline._call import Call, CallNext, Layer
+from pyresilience.pipeline._context import remaining_time
 from pyresilience.pipeline._inventory import (
     enable_in_flight_tracking,
     get_in_flight_count,
@@ -31,6 +34,7 @@ from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter, Ra
 from pyresilience.policies.retry import Retry, RetryConfig
 from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
 from pyresilience.policies.timeout import Timeout, TimeoutConfig
+from pyresilience.presets import db_policy, http_policy, llm_policy, queue_policy, strict_policy
 from pyresilience.registry import ResilienceRegistry
 
 __version__ = "0.1.0"
@@ -53,8 +57,10 @@ __all__ = [
     "EventType",
     "Fallback",
     "FallbackConfig",
+    "JsonEventLogger",
     "Layer",
     "Listener",
+    "MetricsCollector",
     "Pipeline",
     "RateLimitExceededError",
     "RateLimiter",
@@ -72,13 +78,19 @@ __all__ = [
     "Timeout",
     "TimeoutConfig",
     "__version__",
+    "db_policy",
     "enable_in_flight_tracking",
     "get_in_flight_count",
     "health_check",
+    "http_policy",
+    "llm_policy",
+    "queue_policy",
+    "remaining_time",
     "resilience_context",
     "resilient",
     "shutdown",
     "shutdown_async",
+    "strict_policy",
     "subscribe",
     "unsubscribe",
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.policies.circuit_breaker import CircuitBreaker
-from pyresilience.policies.rate_limiter import RateLimiter
+from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +63,7 @@ def _merged(pipelines: Iterable[Pipeline]) -> FunctionHealth:
         for layer in pipeline.layers:
             if isinstance(layer, CircuitBreaker):
                 states.append(layer.state.value)
-            elif isinstance(layer, RateLimiter):
+            elif isinstance(layer, (RateLimiter, AsyncRateLimiter)):
                 available = available and layer.available
     worst = max(states, key=lambda state: _SEVERITY[state], default=None)
     return {"circuit_breaker": worst, "in_flight": in_flight, "rate_limiter_available": available}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
@@ -30,9 +31,11 @@ def check_listener(listener: Listener) -> None:
     """Raise TypeError for what cannot be a listener."""
     if not callable(listener):
         raise TypeError(f"a listener must be callable with one event, not {listener!r}")
-    wanted = getattr(listener, "event_types", None)
-    if wanted is not None and not all(isinstance(kind, EventType) for kind in wanted):
-        raise TypeError(f"event_types of {listener!r} must contain EventType members only, not {wanted!r}")
+    wanted: Any = getattr(listener, "event_types", None)
+    if wanted is None:
+        return
+    if not isinstance(wanted, Collection) or not all(isinstance(kind, EventType) for kind in wanted):  # pyright: ignore[reportUnknownVariableType]
+        raise TypeError(f"event_types of {listener!r} must be a collection of EventType members only, not {wanted!r}")
 
 
 def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:
@@ -43,6 +46,15 @@ def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:
         for kind in EventType if wanted is None else wanted:
             table[kind] = (*table.get(kind, ()), listener)
     return table
+
+
+def _copied(context: object) -> dict[str, Any] | None:
+    """A snapshot of the context; a wrong value must not break the call."""
+    try:
+        return dict(context)  # type: ignore[call-overload, no-any-return]  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
+    except (TypeError, ValueError):
+        logger.warning("resilience_context must hold a dict or None, not a %s", type(context).__name__)
+        return None
 
 
 def deliver(
@@ -56,9 +68,9 @@ def deliver(
 ) -> None:
     """Build one event and hand it to each listener. One that raises an `Exception` is logged and passed over."""
     context = resilience_context.get()
-    event = ResilienceEvent(
-        kind, function_name, attempt, error, detail, None if context is None else dict(context), duration
-    )
+    if context is not None:
+        context = _copied(context)
+    event = ResilienceEvent(kind, function_name, attempt, error, detail, context, duration)
     for listener in listeners:
         try:
             listener(event)

@@ -228,13 +228,14 @@ class Pipeline:
 
 
 def _live(member: Any) -> Layer:
+    if isinstance(member, type):
+        raise TypeError(f"a pipeline is made of configs and layers, not classes; did you mean {member.__name__}(...)?")
     build = getattr(member, "build", None)
     if build is not None:
         layer: Layer = build()
         return layer
-    if isinstance(member, type) or not callable(member):
-        hint = f"; did you mean {member.__name__}(...)?" if isinstance(member, type) else ""
-        raise TypeError(f"a pipeline is made of configs and layers, not {member!r}{hint}")
+    if not callable(member):
+        raise TypeError(f"a pipeline is made of configs and layers, not {member!r}")
     return member  # type: ignore[no-any-return]  # pyright: ignore[reportReturnType]
 
 

@@ -38,10 +38,12 @@ def async_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[Any]]
         except BaseException as error:
             instead = _failed(call, error)
             if instead is not None:
+                context = instead.__context__
                 try:
-                    raise instead from None
+                    raise instead
                 finally:
-                    del instead
+                    instead.__context__ = context  # what the pipeline carried it in is nobody's business
+                    del instead, context
             raise
         else:
             if pipeline.timed or call.held is not None:
@@ -85,10 +87,12 @@ def blocking_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[An
         except BaseException as error:
             instead = _failed(call, error)
             if instead is not None:
+                context = instead.__context__
                 try:
-                    raise instead from None
+                    raise instead
                 finally:
-                    del instead
+                    instead.__context__ = context  # what the pipeline carried it in is nobody's business
+                    del instead, context
             raise
         else:
             if pipeline.timed or call.held is not None:

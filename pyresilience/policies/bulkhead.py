@@ -168,8 +168,9 @@ class Bulkhead:
                     return
             refusal = f"no permit within {config.max_wait:.2f}s"
         message = f"{call.name}: bulkhead of {config.max_concurrent} is full ({refusal})"
-        error = BulkheadFullError(message, layer="bulkhead", name=self.name)
-        raise call.reject(EventType.BULKHEAD_REJECTED, error, refusal)
+        raise call.reject(
+            EventType.BULKHEAD_REJECTED, BulkheadFullError(message, layer="bulkhead", name=self.name), refusal
+        )
 
     def _withdraw(self, ticket: Ticket) -> bool:
         with self._lock:

@@ -226,7 +226,10 @@ class Cache:
             detail = f"timed out after {left:.2f}s while another call ran"
             error = ResilienceTimeoutError(f"{call.name}: {detail}", seconds=left)
             call.emit(EventType.TIMEOUT, error=error, detail=detail, attempt=0)
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
 
     def _warn(self, call: Call[Any], error: Unhashable) -> None:
         if not self._warned:

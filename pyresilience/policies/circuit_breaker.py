@@ -164,8 +164,11 @@ class CircuitBreaker:
         self._announce(call, entered, None)
         if permit == REFUSED:
             message = f"{call.name}: circuit is {state.replace('_', '-')}; retry after {retry_after:.2f}s"
-            error = CircuitOpenError(message, retry_after=retry_after, layer="circuit_breaker", name=self.name)
-            raise call.reject(EventType.CIRCUIT_OPEN, error, "rejected")
+            raise call.reject(
+                EventType.CIRCUIT_OPEN,
+                CircuitOpenError(message, retry_after=retry_after, layer="circuit_breaker", name=self.name),
+                "rejected",
+            )
         return permit
 
     def _settle_value(self, call: Call[Any], permit: int, result: object, began: int) -> None:

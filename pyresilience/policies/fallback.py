@@ -106,4 +106,7 @@ class Fallback:
         detail = f"fallback timed out after {self.config.timeout:.2f}s"
         expired = ResilienceTimeoutError(f"{call.name}: {detail}", seconds=self.config.timeout)
         call.emit(EventType.TIMEOUT, error=expired, detail=detail)
-        raise expired
+        try:
+            raise expired
+        finally:
+            del expired  # its traceback holds this frame

@@ -102,13 +102,14 @@ class _Limiter:
         retry_after = await self._turn(call.runtime, call.deadline)
         if retry_after:
             message = f"{call.name}: more than {self.config.max_calls} calls per {self.config.period:g}s"
-            error = RateLimitExceededError(
-                f"{message}; retry after {retry_after:.2f}s",
-                retry_after=retry_after,
-                layer="rate_limiter",
-                name=self.name,
+            detail = f"retry after {retry_after:.2f}s"
+            raise call.reject(
+                EventType.RATE_LIMITED,
+                RateLimitExceededError(
+                    f"{message}; {detail}", retry_after=retry_after, layer="rate_limiter", name=self.name
+                ),
+                detail,
             )
-            raise call.reject(EventType.RATE_LIMITED, error, f"retry after {retry_after:.2f}s")
         call.tokens = (self, call.tokens)
         return await call_next(call)
 

@@ -1,0 +1,294 @@
+"""Events and the state of pipelines as metrics of the official Prometheus client."""
+
+from __future__ import annotations
+
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyresilience.events._histogram import DEFAULT_BUCKETS, check_buckets
+from pyresilience.events._metrics import MAX_FUNCTIONS, OTHER, check_max_functions, label_text, warn_of_overflow
+from pyresilience.pipeline import _inventory as inventory
+from pyresilience.policies._circuit import CircuitState
+from pyresilience.policies.bulkhead import Bulkhead
+from pyresilience.policies.circuit_breaker import CircuitBreaker
+from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImportError(
+        "pyresilience.contrib.prometheus needs the Prometheus client: pip install prometheus-client"
+    ) from error
+
+if TYPE_CHECKING:
+    from pyresilience.events._events import EventType, ResilienceEvent
+    from pyresilience.pipeline._pipeline import Pipeline
+
+__all__ = ["PrometheusListener", "ResilienceCollector"]
+
+_NAMESPACE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+def _check_namespace(owner: str, namespace: str) -> None:
+    if not isinstance(namespace, str):
+        raise TypeError(f"{owner}.namespace must be a str, not {namespace!r}")
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(
+            f"{owner}.namespace must begin with a letter or underscore and go on with letters, digits and "
+            f"underscores, not {namespace!r}"
+        )
+
+
+class _Series:
+    """The children of one function, so that an event does not look them up by labels."""
+
+    __slots__ = ("counters", "durations", "label")
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.counters: dict[EventType, Counter] = {}
+        self.durations: Histogram | None = None
+
+
+class _Metrics:
+    """The metrics of one namespace in one registry, shared by all listeners of both."""
+
+    def __init__(
+        self, namespace: str, registry: CollectorRegistry, buckets: tuple[float, ...], max_functions: int
+    ) -> None:
+        self.buckets = buckets
+        self._max_functions = max_functions
+        self._lock = threading.Lock()
+        self._series: dict[str, _Series] = {}
+        self._warned = False
+        self._events = Counter(
+            f"{namespace}_events_total",
+            "Resilience events by type and function.",
+            ("event_type", "function_name"),
+            registry=registry,
+        )
+        try:
+            self._durations = Histogram(
+                f"{namespace}_call_duration_seconds",
+                "Duration of calls that succeeded.",
+                ("function_name",),
+                registry=registry,
+                buckets=buckets,
+            )
+        except ValueError:
+            registry.unregister(self._events)
+            raise
+
+    def count(self, event: ResilienceEvent) -> None:
+        series = self._series.get(event.function_name) or self._find(event.function_name)
+        counter = series.counters.get(event.event_type)
+        if counter is None:
+            # Two threads may both do this; they get the same child.
+            counter = self._events.labels(event.event_type.value, series.label)
+            series.counters[event.event_type] = counter
+        counter.inc()
+        if event.duration is not None:
+            if series.durations is None:
+                series.durations = self._durations.labels(series.label)
+            series.durations.observe(event.duration)
+
+    def _find(self, name: str) -> _Series:
+        """The series of a name that was not seen before, is not used as it is, or comes too late."""
+        label = label_text(name)
+        overflow = False
+        with self._lock:
+            series = self._series.get(label)
+            if series is None:
+                names = len(self._series) - (OTHER in self._series)
+                if names >= self._max_functions and label != OTHER:
+                    label = OTHER
+                    overflow, self._warned = not self._warned, True
+                series = self._series.setdefault(label, _Series(label))
+        if overflow:
+            warn_of_overflow("PrometheusListener", self._max_functions, label_text(name))
+        return series
+
+
+_metrics: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, _Metrics]] = weakref.WeakKeyDictionary()
+_metrics_lock = threading.Lock()
+
+
+def _shared_metrics(
+    namespace: str, registry: CollectorRegistry, buckets: tuple[float, ...] | None, max_functions: int
+) -> _Metrics:
+    """New metrics, or those that are registered already under this namespace, if they are ours."""
+    with _metrics_lock:
+        ours = _metrics.setdefault(registry, {})
+        try:
+            metrics = ours[namespace] = _Metrics(namespace, registry, buckets or DEFAULT_BUCKETS, max_functions)
+        except ValueError:
+            if namespace not in ours:
+                raise
+            metrics = ours[namespace]
+    if buckets is not None and buckets != metrics.buckets:
+        raise ValueError(
+            f"PrometheusListener.buckets of namespace {namespace!r} must be the {metrics.buckets!r} that they already "
+            f"are, not {buckets!r}"
+        )
+    return metrics
+
+
+class PrometheusListener:
+    """A listener that counts events with `prometheus_client`.
+
+    - `<namespace>_events_total`, a counter by `event_type` and `function_name`;
+    - `<namespace>_call_duration_seconds`, a histogram by `function_name` of the calls that succeeded.
+
+    Listeners of one namespace and registry share these metrics, and the limits that the first of them set.
+
+    Args:
+        namespace: begins the names of the metrics.
+        registry: where they are registered; the client's default registry by default.
+        buckets: upper bounds of the histogram in seconds.
+        max_functions: names counted on their own; events of any further ones are counted as `__other__`, and a
+            warning is logged once.
+
+    Raises:
+        TypeError: an argument is not of the type it has to be.
+        ValueError: an argument is out of bounds; the registry has metrics of these names that belong to somebody
+            else; or `buckets` differ from those of this namespace.
+    """
+
+    def __init__(
+        self,
+        namespace: str = "pyresilience",
+        registry: CollectorRegistry | None = None,
+        buckets: Iterable[float] | None = None,
+        *,
+        max_functions: int = MAX_FUNCTIONS,
+    ) -> None:
+        _check_namespace("PrometheusListener", namespace)
+        check_max_functions("PrometheusListener", max_functions)
+        bounds = None if buckets is None else check_buckets("PrometheusListener", buckets)
+        registry = REGISTRY if registry is None else registry
+        if not isinstance(registry, CollectorRegistry):
+            raise TypeError(f"PrometheusListener.registry must be a CollectorRegistry, not {registry!r}")
+        self.namespace = namespace
+        self._metrics = _shared_metrics(namespace, registry, bounds, max_functions)
+
+    def __repr__(self) -> str:
+        return f"PrometheusListener({self.namespace!r})"
+
+    def __call__(self, event: ResilienceEvent, /) -> None:
+        self._metrics.count(event)
+
+
+_BY_SEVERITY = (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What one scrape saw under one name; None for layers that its pipelines do not have."""
+
+    in_flight: int = 0
+    circuit: CircuitState | None = None
+    limit: int | None = None
+    in_use: int | None = None
+    available: bool | None = None
+
+    def add(self, pipeline: Pipeline, seen: set[tuple[str, int]], name: str) -> None:
+        self.in_flight += len(pipeline.in_flight)
+        for layer in pipeline.layers:
+            if (name, id(layer)) in seen:  # one layer, shared by several pipelines of this name
+                continue
+            seen.add((name, id(layer)))
+            if isinstance(layer, CircuitBreaker):
+                self.circuit = max(self.circuit or CircuitState.CLOSED, layer.state, key=_BY_SEVERITY.index)
+            elif isinstance(layer, Bulkhead):
+                statistics = layer.statistics()
+                self.limit = (self.limit or 0) + statistics.limit
+                self.in_use = (self.in_use or 0) + statistics.in_use
+            elif isinstance(layer, (RateLimiter, AsyncRateLimiter)):
+                self.available = layer.available and self.available is not False
+
+
+_STATES = {None: None, CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+
+_GAUGES: tuple[tuple[str, str, Callable[[_Reading], int | None]], ...] = (
+    (
+        "circuit_breaker_state",
+        "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
+        lambda reading: _STATES[reading.circuit],
+    ),
+    ("in_flight", "Calls under way.", lambda reading: reading.in_flight),
+    ("bulkhead_limit", "Permits of the bulkhead.", lambda reading: reading.limit),
+    ("bulkhead_in_use", "Permits of the bulkhead that are taken.", lambda reading: reading.in_use),
+    (
+        "rate_limiter_available",
+        "Whether the rate limiter would admit a call at once: 1 if so, else 0.",
+        lambda reading: reading.available,
+    ),
+)
+
+
+class ResilienceCollector(Collector):
+    """Shows the state of the named pipelines of this process in an existing Prometheus registry.
+
+    ```python
+    from prometheus_client import REGISTRY
+
+    REGISTRY.register(ResilienceCollector())
+    ```
+
+    The gauges, all by `function_name`, the name of the pipeline, are `<namespace>_circuit_breaker_state`,
+    `<namespace>_in_flight`, `<namespace>_bulkhead_limit`, `<namespace>_bulkhead_in_use` and
+    `<namespace>_rate_limiter_available`. They are read when somebody scrapes; nothing is counted in between, and
+    reading takes no token and no probe. Pipelines of one name count as one: the worst circuit is shown, bulkheads
+    are added up, and a limiter is available when all are. In the multiprocess mode of the client only the process
+    that answers is shown.
+
+    Args:
+        namespace: begins the names of the metrics.
+        max_functions: names shown on their own; any further ones, in alphabetical order, are shown as `__other__`.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it has to be.
+    """
+
+    def __init__(self, namespace: str = "pyresilience", *, max_functions: int = MAX_FUNCTIONS) -> None:
+        _check_namespace("ResilienceCollector", namespace)
+        self._max_functions = check_max_functions("ResilienceCollector", max_functions)
+        self.namespace = namespace
+
+    def __repr__(self) -> str:
+        return f"ResilienceCollector({self.namespace!r})"
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges without values: a registry asks for their names when it registers this."""
+        return self._families({})
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges as they are now."""
+        return self._families(self._readings())
+
+    def _readings(self) -> dict[str, _Reading]:
+        readings: dict[str, _Reading] = {}
+        seen: set[tuple[str, int]] = set()
+        for pipeline in inventory.pipelines():
+            if pipeline.name is None:
+                continue
+            name = label_text(pipeline.name)
+            if name not in readings and len(readings) >= self._max_functions:
+                name = OTHER
+            readings.setdefault(name, _Reading()).add(pipeline, seen, name)
+        return readings
+
+    def _families(self, readings: dict[str, _Reading]) -> Iterator[GaugeMetricFamily]:
+        for name, documentation, value_of in _GAUGES:
+            family = GaugeMetricFamily(f"{self.namespace}_{name}", documentation, labels=("function_name",))
+            for label, reading in readings.items():
+                value = value_of(reading)
+                if value is not None:
+                    family.add_metric((label,), value)
+            yield family

@@ -1,0 +1,258 @@
+"""Counting events in memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+from pyresilience.events._events import EventType, ResilienceEvent
+from pyresilience.events._histogram import DEFAULT_BUCKETS, DurationHistogram, check_buckets, cumulative
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+logger = logging.getLogger("pyresilience")
+
+OTHER = "__other__"
+MAX_FUNCTIONS = 1000
+_NAME_LENGTH = 200
+
+
+def label_text(name: str) -> str:
+    """`name` as it is counted and exposed: bounded in length, and without what UTF-8 cannot encode."""
+    text = name[:_NAME_LENGTH]
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def check_max_functions(owner: str, value: int) -> int:
+    """Raise TypeError or ValueError for what cannot be a number of names."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{owner}.max_functions must be an int, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{owner}.max_functions must be at least 1, not {value!r}")
+    return value
+
+
+def warn_of_overflow(owner: str, limit: int, name: str) -> None:
+    logger.warning(
+        "%s: more than %d function names; %r and any further ones are counted as %r", owner, limit, name, OTHER
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DurationSnapshot:
+    """Durations of the successful calls of one function.
+
+    Attributes:
+        buckets: pairs of upper bound in seconds and how many durations do not exceed it; the last bound is `inf`.
+        count: how many there are, equal to the last bucket.
+        sum: seconds, all together.
+    """
+
+    buckets: tuple[tuple[float, int], ...]
+    count: int
+    sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSnapshot:
+    """What a `MetricsCollector` has counted, at one moment.
+
+    Attributes:
+        counts: by function name and the value of the event type; only what was seen.
+        durations: by function name; functions without a successful call are absent.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    durations: Mapping[str, DurationSnapshot]
+
+
+class FunctionSummary(TypedDict):
+    """One function in `MetricsSummary`; `total` counts all its events."""
+
+    total: int
+    success: int
+    failure: int
+
+
+class MetricsSummary(TypedDict):
+    """What `MetricsCollector.summary()` returns.
+
+    Attributes:
+        total_events: events of all types.
+        event_counts: by the value of the event type; only what was seen.
+        success_rate: `SUCCESS` events among all events, retries and state changes included.
+        call_success_rate: calls that succeeded among those that ran and came to an end of their own: `SUCCESS` /
+            (`SUCCESS` + `FAILURE` + `FALLBACK_USED`). Cache hits, cancelled calls and refusals count on neither side:
+            they say nothing about the function, and a refusal does not tell whether a retry or a fallback followed.
+        functions: by function name.
+
+    Both rates are 0.0 while there is nothing to count.
+    """
+
+    total_events: int
+    event_counts: dict[str, int]
+    success_rate: float
+    call_success_rate: float
+    functions: dict[str, FunctionSummary]
+
+
+class _Series:
+    """What is known of one function."""
+
+    __slots__ = ("counts", "durations")
+
+    def __init__(self) -> None:
+        self.counts: dict[EventType, int] = {}
+        self.durations: DurationHistogram | None = None
+
+
+class MetricsCollector:
+    """A listener that counts events and keeps the durations of successful calls, in bounded memory.
+
+    Thread-safe; one collector may listen to any number of pipelines. Reading never disturbs counting for longer
+    than it takes to copy the numbers.
+
+    Args:
+        max_functions: names counted on their own; events of any further ones are counted as `__other__`, and a
+            warning is logged once.
+        buckets: upper bounds in seconds of the durations in `snapshot()`. Percentiles do not depend on them.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it has to be.
+    """
+
+    def __init__(self, *, max_functions: int = MAX_FUNCTIONS, buckets: Iterable[float] = DEFAULT_BUCKETS) -> None:
+        self._max_functions = check_max_functions("MetricsCollector", max_functions)
+        self._bounds = check_buckets("MetricsCollector", buckets)
+        self._lock = threading.Lock()
+        self._series: dict[str, _Series] = {}
+        self._warned = False
+        _collectors.add(self)
+
+    def __repr__(self) -> str:
+        return f"MetricsCollector({len(self._series)} functions)"
+
+    def __call__(self, event: ResilienceEvent, /) -> None:
+        series = self._series.get(event.function_name) or self._find(event.function_name)
+        kind = event.event_type
+        with self._lock:
+            counts = series.counts
+            counts[kind] = counts.get(kind, 0) + 1
+            if kind is EventType.SUCCESS and event.duration is not None:
+                if series.durations is None:
+                    series.durations = DurationHistogram(self._bounds)
+                series.durations.record(event.duration)
+
+    def _find(self, name: str) -> _Series:
+        """The series of a name that was not seen before, is not used as it is, or comes too late."""
+        text = label_text(name)
+        overflow = False
+        with self._lock:
+            series = self._series.get(text)
+            if series is None:
+                names = len(self._series) - (OTHER in self._series)
+                if names >= self._max_functions and text != OTHER:
+                    text = OTHER
+                    overflow, self._warned = not self._warned, True
+                series = self._series.setdefault(text, _Series())
+        if overflow:
+            warn_of_overflow("MetricsCollector", self._max_functions, label_text(name))
+        return series
+
+    def summary(self) -> MetricsSummary:
+        """All counts and what follows from them."""
+        counts = self._counts()
+        totals: dict[EventType, int] = {}
+        for series in counts.values():
+            for kind, number in series.items():
+                totals[kind] = totals.get(kind, 0) + number
+        success = totals.get(EventType.SUCCESS, 0)
+        ended = success + totals.get(EventType.FAILURE, 0) + totals.get(EventType.FALLBACK_USED, 0)
+        total = sum(totals.values())
+        return {
+            "total_events": total,
+            "event_counts": _by_value(totals),
+            "success_rate": success / total if total else 0.0,
+            "call_success_rate": success / ended if ended else 0.0,
+            "functions": {
+                name: {
+                    "total": sum(series.values()),
+                    "success": series.get(EventType.SUCCESS, 0),
+                    "failure": series.get(EventType.FAILURE, 0),
+                }
+                for name, series in counts.items()
+            },
+        }
+
+    def _counts(self) -> dict[str, dict[EventType, int]]:
+        with self._lock:
+            return {name: series.counts.copy() for name, series in self._series.items()}
+
+    def get_counts(self, name: str) -> dict[str, int]:
+        """How many events of which type a function had; empty for one that had none."""
+        with self._lock:
+            series = self._series.get(label_text(name))
+            return {} if series is None else _by_value(series.counts)
+
+    def get_latencies(self, name: str) -> dict[str, float]:
+        """`p50`, `p95`, `p99`, `min` and `max` of a function's successful calls, in seconds; empty without any.
+
+        `min` and `max` are exact, the percentiles at most 1 % off.
+        """
+        with self._lock:
+            series = self._series.get(label_text(name))
+            if series is None or series.durations is None or not series.durations.count:
+                return {}
+            durations = series.durations.copy()
+        p50, p95, p99 = durations.percentiles(50, 95, 99)
+        return {"p50": p50, "p95": p95, "p99": p99, "min": durations.minimum, "max": durations.maximum}
+
+    def snapshot(self) -> MetricsSnapshot:
+        """All counts and durations of one moment, for exposition.
+
+        Names can be encoded as UTF-8 and are bounded in length and number; they are not escaped for any format.
+        """
+        with self._lock:
+            counts = {name: series.counts.copy() for name, series in self._series.items()}
+            durations = {
+                name: (series.durations.counts(), series.durations.sum)
+                for name, series in self._series.items()
+                if series.durations is not None
+            }
+        return MetricsSnapshot(
+            {name: _by_value(series) for name, series in counts.items()},
+            {
+                name: DurationSnapshot(cumulative(self._bounds, buckets), sum(buckets), seconds)
+                for name, (buckets, seconds) in durations.items()
+            },
+        )
+
+    def reset(self) -> None:
+        """Forget everything that was counted."""
+        with self._lock:
+            self._series = {}
+
+    def reset_after_fork(self) -> None:
+        """A thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
+
+def _by_value(counts: Mapping[EventType, int]) -> dict[str, int]:
+    return {kind.value: number for kind, number in counts.items()}
+
+
+_collectors: weakref.WeakSet[MetricsCollector] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for collector in _collectors:
+        collector.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
