@@ -54,7 +54,7 @@ class ResilienceConfig:
     retry_budget: RetryBudgetConfig | RetryBudget | None = None
     listeners: Sequence[Listener] = field(default_factory=list[Listener])
 
-    __hash__ = None  # type: ignore[assignment]  # listeners need not be hashable
+    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # listeners need not be hashable
 
     def __post_init__(self) -> None:
         for name, allowed in _ALLOWED.items():

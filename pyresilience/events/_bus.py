@@ -48,10 +48,10 @@ def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:
     return table
 
 
-def _copied(context: object) -> dict[str, Any] | None:
+def _copied(context: Any) -> dict[str, Any] | None:
     """A snapshot of the context; a wrong value must not break the call."""
     try:
-        return dict(context)  # type: ignore[call-overload, no-any-return]  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
+        return dict(context)
     except (TypeError, ValueError):
         logger.warning("resilience_context must hold a dict or None, not a %s", type(context).__name__)
         return None

@@ -147,13 +147,15 @@ class Pipeline:
                 a layer works for async functions only.
         """
         if isinstance(fn, (classmethod, staticmethod)):
-            descriptor: Any = fn
-            return type(descriptor)(self(descriptor.__func__))  # type: ignore[no-any-return]
+            return self._descriptor(fn)  # type: ignore[no-any-return]
         if inspect.isclass(fn):
             raise TypeError(f"a class cannot be guarded, only a function: decorate a factory for {fn.__name__!r}")
         asynchronous = is_async(fn)
         root = self._root(fn, self.name or function_name(fn), asynchronous)
         return functools.wraps(fn)(root)
+
+    def _descriptor(self, descriptor: Any) -> Any:
+        return type(descriptor)(self(descriptor.__func__))
 
     @overload
     async def call(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

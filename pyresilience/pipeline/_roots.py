@@ -30,8 +30,8 @@ def async_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[Any]]
         call.binding = binding
         call.args = args
         call.kwargs = kwargs
-        enter(call)
         try:
+            enter(call)  # inside: an interrupt may arrive as soon as it returns
             if pipeline.timed:
                 _start(call, pipeline)
             result = await chain(call)
@@ -68,8 +68,8 @@ def blocking_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[An
         call.binding = binding
         call.args = args
         call.kwargs = kwargs
-        enter(call)
         try:
+            enter(call)  # inside: an interrupt may arrive as soon as it returns
             if pipeline.timed:
                 _start(call, pipeline)
             coroutine = chain(call)

@@ -46,14 +46,15 @@ def call_key(fn: Any, signature: inspect.Signature | None, args: tuple[Any, ...]
 
 def frozen(value: Any) -> Any:
     """A stand-in for one argument that tells types apart and keeps no identity-hashed object alive."""
-    kind: Any = type(value)
+    kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind in _ATOMS:
         return value
     if issubclass(kind, tuple):
         return kind, tuple([frozen(item) for item in value])
     if kind is frozenset:
         return kind, frozenset([frozen(item) for item in value])
-    if kind.__hash__ is object.__hash__:
+    by_identity: Any = object.__hash__
+    if kind.__hash__ is by_identity:
         try:
             return weakref.ref(value)
         except TypeError:

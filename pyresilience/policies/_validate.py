@@ -55,7 +55,7 @@ def error_types(owner: object, field: str) -> None:
         given = (given,)
     if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
         raise TypeError(f"{_where(owner, field)} must be a tuple of exception classes, not {given!r}")
-    kinds: tuple[Any, ...] = tuple(given)  # pyright: ignore[reportUnknownArgumentType]
+    kinds: tuple[Any, ...] = tuple(given)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"{_where(owner, field)} must contain exception classes only, not {kind!r}")

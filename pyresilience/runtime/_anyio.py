@@ -170,9 +170,12 @@ async def invoke_in_thread(call: Call[Any]) -> Any:
             raise call.pool_exhausted(full) from None
         await waiter.event.wait()
     finally:
-        state = pool.leave(job)
-        if state is not JobState.RUNNING:
-            call.stragglers = earlier
-        if state is not JobState.QUEUED:
-            call.ran = call.attempt
+        try:
+            pool.leave(job)
+        finally:
+            state = job.state
+            if state is JobState.ENDED or state is JobState.CALLED_OFF:
+                call.stragglers = earlier
+            if state is not JobState.CALLED_OFF:
+                call.ran = call.attempt
     return job.outcome()

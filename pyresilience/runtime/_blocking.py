@@ -23,20 +23,17 @@ R = TypeVar("R")
 class BlockingWaiter:
     """A parked thread. Waking it twice is harmless."""
 
-    __slots__ = ("_guard", "_lock", "_woken")
+    __slots__ = ("_lock",)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
-        self._guard = threading.Lock()
-        self._woken = False
 
     def wake(self) -> None:
-        with self._guard:
-            if self._woken:
-                return
-            self._woken = True
-        sources.current.unpark(self._lock)
+        try:
+            sources.current.unpark(self._lock)
+        except RuntimeError:
+            pass  # woken already: the lock is free
 
     def park(self, seconds: float) -> bool:
         return sources.current.park(self._lock, None if seconds == inf else seconds)
@@ -181,11 +178,14 @@ def _in_worker(call: Call[Any], pool: WorkerPool, deadline: float) -> Any:
             raise call.pool_exhausted(full) from None
         waiter.park(sources.seconds_until(deadline))
     finally:
-        state = pool.leave(job)
-        if state is not JobState.RUNNING:
-            call.stragglers = earlier
-        if state is not JobState.QUEUED:
-            call.ran = call.attempt
+        try:
+            pool.leave(job)
+        finally:
+            state = job.state
+            if state is JobState.ENDED or state is JobState.CALLED_OFF:
+                call.stragglers = earlier
+            if state is not JobState.CALLED_OFF:
+                call.ran = call.attempt
     if state is not JobState.ENDED:
         raise DeadlineExpired(deadline)
     try:

@@ -36,8 +36,10 @@ class JobState(Enum):
     QUEUED = 0
     RUNNING = 1
     ENDED = 2
-    LEFT = 3
-    """The caller went away before the end: a queued job never starts, a running one is abandoned."""
+    CALLED_OFF = 3
+    """The caller went away before the start; the job never runs."""
+    ABANDONED = 4
+    """The caller went away before the end."""
 
 
 class Job:
@@ -201,24 +203,24 @@ class WorkerPool:
             raise PoolExhausted(f"{QUEUE_LIMIT} calls wait for one of {self.size} worker threads", "queue full")
         self._queue[job] = None
 
-    def leave(self, job: Job) -> JobState:
-        """The caller stops waiting; the state that the job was in tells what became of it."""
+    def leave(self, job: Job) -> None:
+        """The caller stops waiting; the job's state then tells what became of it.
+
+        After an interrupt it may still be `QUEUED` or `RUNNING`: then it runs to its end as if somebody waited.
+        """
         with self._lock:
-            state = job.state
-            if state is JobState.QUEUED:
-                self._queue.pop(job, None)
-                job.state = JobState.LEFT
-            elif state is JobState.RUNNING:
-                job.state = JobState.LEFT
+            if job.state is JobState.QUEUED:
+                if job in self._queue:
+                    del self._queue[job]
+                job.state = JobState.CALLED_OFF
+            elif job.state is JobState.RUNNING:
+                job.state = JobState.ABANDONED
                 self.abandoned += 1
-        if state is JobState.QUEUED:
-            job.hold.release()
-        return state
 
     def ended(self, worker: _Worker, job: Job) -> Job | None:
         """Called by the worker. It is idle before the caller hears, so that the next call finds a warm thread."""
         with self._lock:
-            abandoned = job.state is JobState.LEFT
+            abandoned = job.state is JobState.ABANDONED
             if abandoned:
                 self.abandoned -= 1
             job.state = JobState.ENDED
@@ -229,8 +231,8 @@ class WorkerPool:
                 self._idle.append(worker)
         if abandoned:
             job.error = None
-            job.hold.release()
-        else:
+        job.hold.release()  # a caller that was answered in time has given nothing to it
+        if not abandoned:
             _tell(job)
         if following is not None:
             following.sources.work_started()
