@@ -157,6 +157,7 @@ class Retry:
                     if pause is None:
                         return result
                     del result
+                await self.before_retry(call)
                 earlier += call.stragglers
                 await call.sleep(pause)
                 call.next_attempt()
@@ -165,15 +166,28 @@ class Retry:
             if earlier:
                 call.stragglers += earlier
 
+    def obstacle(self, call: Call[Any], error: BaseException) -> str | None:
+        """Hook for layers that know more about the call: what speaks against another attempt after `error`.
+
+        Returns:
+            None for nothing; an empty string when the error is not of the kind that is retried; else the reason that
+            stands in the `RETRY_EXHAUSTED` event.
+        """
+        return None if self.verdict.retryable(error) else ""
+
+    async def before_retry(self, call: Call[Any]) -> None:
+        """Hook for layers that have to put something away before the wait for another attempt."""
+
     def _after_error(self, call: Call[Any], error: BaseException) -> float | None:
         """Seconds to wait before the next attempt, or None when `error` has to surface."""
         if call.tokens is not None:
             call.refund(error)
         if isinstance(error, CallRejectedError):
             return self._after_rejection(call, error)
-        if not self.verdict.retryable(error):
+        obstacle = self.obstacle(call, error)
+        if obstacle == "":
             return None
-        pause = self._decide(call, error, error)
+        pause = self._decide(call, error, error, obstacle)
         if pause is None:
             _note(error, call.attempt)
         return pause
@@ -189,14 +203,16 @@ class Retry:
         return pause
 
     def _after_result(self, call: Call[Any], result: object) -> float | None:
-        pause = self._decide(call, None, result)
+        pause = self._decide(call, None, result, None)
         if pause is None:
             call.ending = (EventType.FAILURE, None, "")
         return pause
 
-    def _decide(self, call: Call[Any], error: BaseException | None, outcome: object) -> float | None:
-        if call.attempt >= self.config.max_attempts:
-            self._give_up(call, error, "")
+    def _decide(
+        self, call: Call[Any], error: BaseException | None, outcome: object, obstacle: str | None
+    ) -> float | None:
+        if call.attempt >= self.config.max_attempts or obstacle:
+            self._give_up(call, error, "" if call.attempt >= self.config.max_attempts else obstacle or "")
             return None
         pause = self._pause(call.attempt, outcome)
         left = call.remaining()

@@ -283,7 +283,7 @@ def test_pipelines_of_one_name_count_as_one(registry):
         Pipeline(AsyncRateLimiter(), name="twins"),
     ]
     shown = gauges(registry, "twins")
-    assert shown["circuit_breaker_state"] == 1
+    assert shown["circuit_breaker_state"] == 2
     assert shown["bulkhead_limit"] == 7
     assert shown["rate_limiter_available"] == 0
     del group
