@@ -452,3 +452,23 @@ def test_one_resilient_object_shares_its_state_among_functions(time):
 
 def test_a_resilience_config_is_a_pipeline_to_be():
     assert ResilienceConfig(retry=RetryConfig(), listeners=[print]).pipeline("shop").name == "shop"
+
+
+def test_a_layer_may_declare_that_it_is_for_async_functions_only(time):
+    class Streaming:
+        async_only = "it needs an event loop to read from"
+
+        async def __call__(self, call, call_next):
+            return await call_next(call)
+
+    pipeline = Pipeline(Streaming())
+    with pytest.raises(TypeError, match="Streaming cannot guard the sync function 'fn': it needs an event loop"):
+
+        @pipeline
+        def fn(): ...
+
+    @pipeline
+    async def coroutine():
+        return "fine"
+
+    assert asyncio.run(coroutine()) == "fine"
