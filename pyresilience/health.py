@@ -31,7 +31,7 @@ class FunctionHealth(TypedDict):
 
 def health_check(registry: ResilienceRegistry) -> dict[str, FunctionHealth]:
     """The state behind each name of a registry. Asking changes nothing: no token is taken, no probe is used up."""
-    return {name: pipeline_health(registry.pipeline(name)) for name in registry.names}
+    return {name: pipeline_health(pipeline) for name, pipeline in registry.pipelines().items()}
 
 
 def pipeline_health(pipeline: Pipeline) -> FunctionHealth:

@@ -98,6 +98,11 @@ class ResilienceRegistry:
                 pipeline = self._pipelines[name] = self.get_or_default(name).pipeline(name)
             return pipeline
 
+    def pipelines(self) -> dict[str, Pipeline]:
+        """The pipelines of all `names`, by name."""
+        with self._lock:
+            return {name: self.pipeline(name) for name in self.names}
+
     def unregister(self, name: str) -> bool:
         """Forget a name; False when it was not known. Functions decorated with it stay guarded."""
         with self._lock:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pyresilience.events._histogram import DEFAULT_BUCKETS, check_buckets
 from pyresilience.events._metrics import MAX_FUNCTIONS, OTHER, check_max_functions, label_text, warn_of_overflow
-from pyresilience.pipeline import _inventory as inventory
-from pyresilience.policies._circuit import CircuitState
-from pyresilience.policies.bulkhead import Bulkhead
-from pyresilience.policies.circuit_breaker import CircuitBreaker
-from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter
+from pyresilience.gauges import GAUGES, Reading, readings
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -28,7 +23,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from pyresilience.events._events import EventType, ResilienceEvent
-    from pyresilience.pipeline._pipeline import Pipeline
 
 __all__ = ["PrometheusListener", "ResilienceCollector"]
 
@@ -184,54 +178,6 @@ class PrometheusListener:
         self._metrics.count(event)
 
 
-_BY_SEVERITY = (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN)
-
-
-@dataclass(slots=True)
-class _Reading:
-    """What one scrape saw under one name; None for layers that its pipelines do not have."""
-
-    in_flight: int = 0
-    circuit: CircuitState | None = None
-    limit: int | None = None
-    in_use: int | None = None
-    available: bool | None = None
-
-    def add(self, pipeline: Pipeline, seen: set[tuple[str, int]], name: str) -> None:
-        self.in_flight += len(pipeline.in_flight)
-        for layer in pipeline.layers:
-            if (name, id(layer)) in seen:  # one layer, shared by several pipelines of this name
-                continue
-            seen.add((name, id(layer)))
-            if isinstance(layer, CircuitBreaker):
-                self.circuit = max(self.circuit or CircuitState.CLOSED, layer.state, key=_BY_SEVERITY.index)
-            elif isinstance(layer, Bulkhead):
-                statistics = layer.statistics()
-                self.limit = (self.limit or 0) + statistics.limit
-                self.in_use = (self.in_use or 0) + statistics.in_use
-            elif isinstance(layer, (RateLimiter, AsyncRateLimiter)):
-                self.available = layer.available and self.available is not False
-
-
-_STATES = {None: None, CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
-
-_GAUGES: tuple[tuple[str, str, Callable[[_Reading], int | None]], ...] = (
-    (
-        "circuit_breaker_state",
-        "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
-        lambda reading: _STATES[reading.circuit],
-    ),
-    ("in_flight", "Calls under way.", lambda reading: reading.in_flight),
-    ("bulkhead_limit", "Permits of the bulkhead.", lambda reading: reading.limit),
-    ("bulkhead_in_use", "Permits of the bulkhead that are taken.", lambda reading: reading.in_use),
-    (
-        "rate_limiter_available",
-        "Whether the rate limiter would admit a call at once: 1 if so, else 0.",
-        lambda reading: reading.available,
-    ),
-)
-
-
 class ResilienceCollector(Collector):
     """Shows the state of the named pipelines of this process in an existing Prometheus registry.
 
@@ -270,24 +216,12 @@ class ResilienceCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges as they are now."""
-        return self._families(self._readings())
+        return self._families(readings(label_text, self._max_functions))
 
-    def _readings(self) -> dict[str, _Reading]:
-        readings: dict[str, _Reading] = {}
-        seen: set[tuple[str, int]] = set()
-        for pipeline in inventory.pipelines():
-            if pipeline.name is None:
-                continue
-            name = label_text(pipeline.name)
-            if name not in readings and len(readings) >= self._max_functions:
-                name = OTHER
-            readings.setdefault(name, _Reading()).add(pipeline, seen, name)
-        return readings
-
-    def _families(self, readings: dict[str, _Reading]) -> Iterator[GaugeMetricFamily]:
-        for name, documentation, value_of in _GAUGES:
+    def _families(self, found: dict[str, Reading]) -> Iterator[GaugeMetricFamily]:
+        for name, documentation, value_of in GAUGES:
             family = GaugeMetricFamily(f"{self.namespace}_{name}", documentation, labels=("function_name",))
-            for label, reading in readings.items():
+            for label, reading in found.items():
                 value = value_of(reading)
                 if value is not None:
                     family.add_metric((label,), value)

@@ -70,6 +70,7 @@ class Call(Generic[R]):
         args, kwargs: what the function will be called with; a layer may replace them.
         deadline: when the call has to be over, in nanoseconds of the monotonic clock; only ever shrinks inwards.
         ran: the last attempt in which the function was started; 0 when it never was.
+        ending: the terminal event that a layer has in mind for this call; a new run of the function revokes it.
     """
 
     runtime: ClassVar[Runtime]

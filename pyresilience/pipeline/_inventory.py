@@ -125,7 +125,6 @@ def shutdown(wait: bool = True, timeout: float = 30.0) -> bool:
             left = sources.seconds_until(deadline)
             if not wait or left <= 0 or not waiter.park(left):
                 return get_in_flight_count() == 0
-            waiter.rearm()
         return True
     finally:
         drains.remove(waiter)

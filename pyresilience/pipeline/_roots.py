@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from pyresilience.pipeline._pipeline import Pipeline
 
 
+ANSWERS = frozenset({EventType.CACHE_HIT, EventType.FALLBACK_USED, EventType.FAILURE})
+"""How a call that returns a value may end, other than in `SUCCESS`."""
+
+
 def async_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[Any]], Any]) -> Callable[..., Any]:
     """The function that callers of a guarded async function really call."""
     enter, leave = pipeline.in_flight.add, pipeline.in_flight.discard
@@ -137,7 +141,9 @@ def _released(call: Call[Any], error: BaseException | None) -> None:
 
 def _emit_success(call: Call[Any]) -> None:
     ending, call.ending = call.ending, None
-    kind, error, detail = ending or (EventType.SUCCESS, None, "")
+    if ending is None or ending[0] not in ANSWERS:  # a refusal that some layer has answered is history
+        ending = EventType.SUCCESS, None, ""
+    kind, error, detail = ending
     listeners = call.binding.pipeline.dispatch.get(kind)
     if not listeners:
         return

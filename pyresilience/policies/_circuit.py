@@ -82,8 +82,13 @@ class Circuit:
         """How long a probe may go unreported before its place is given to another."""
         self._lease = seconds
 
-    def acquire(self, now: int) -> tuple[int, CircuitState | None]:
-        """A permit or `REFUSED`, and the state that was entered, if one was."""
+    def reserve(self) -> int:
+        """A number for a probe that is going to ask; nothing is taken yet."""
+        self._serial += 1
+        return self._serial
+
+    def acquire(self, now: int, probe: int | None = None) -> tuple[int, CircuitState | None]:
+        """A permit or `REFUSED`, and the state that was entered, if one was. `probe` is a number reserved for it."""
         entered = None
         if self.state is CircuitState.OPEN and not self.forced and now >= self.open_until:
             entered = self._enter(CircuitState.HALF_OPEN, now)
@@ -91,9 +96,9 @@ class Circuit:
             return self.permit, entered
         if self.state is CircuitState.OPEN or not self._has_place(now):
             return REFUSED, entered
-        self._serial += 1
-        self.probes[self._serial] = now + int(self._lease * NANOSECONDS)
-        return self._serial, entered
+        permit = self.reserve() if probe is None else probe
+        self.probes[permit] = now + int(self._lease * NANOSECONDS)
+        return permit, entered
 
     def _has_place(self, now: int) -> bool:
         if len(self.probes) >= self._probe_limit:
@@ -151,10 +156,16 @@ class Circuit:
         self.forced = state is CircuitState.OPEN
         return entered
 
+    def refuses(self, now: int) -> bool:
+        """Whether `acquire` would refuse."""
+        if self.state is CircuitState.OPEN:
+            return self.forced or now < self.open_until
+        return self.state is CircuitState.HALF_OPEN and not self._has_place(now)
+
     def retry_after(self, now: int) -> float:
-        """Seconds after which a refused call may be let through."""
+        """Seconds after which a refused call may be let through; forced open, when to look again."""
         if self.forced:
-            return float(self._config.recovery_timeout)
+            return float(self._config.recovery_timeout or DEFAULT_LEASE)
         until = self.open_until if self.state is CircuitState.OPEN else min(self.probes.values(), default=now)
         return max(0, until - now) / NANOSECONDS
 

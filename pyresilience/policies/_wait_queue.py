@@ -6,20 +6,21 @@ The owner guards the queue with its own lock. Waking happens after the lock was 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pyresilience.runtime._protocol import Waiter
 
+T = TypeVar("T", bound="Ticket")
+
 
 class Ticket:
-    """A place in line. `granted` is written under the owner's lock by whoever hands something on."""
+    """A place in line."""
 
-    __slots__ = ("granted", "waiter")
+    __slots__ = ("waiter",)
 
     def __init__(self, waiter: Waiter) -> None:
         self.waiter = waiter
-        self.granted = False
 
     def wake(self) -> bool:
         """Let the waiter go on; False when its event loop is closed and nobody waits there any more."""
@@ -30,32 +31,23 @@ class Ticket:
         return True
 
 
-class WaitQueue:
-    """First come, first served; leaving from the middle costs no more than from the front."""
+class WaitQueue(OrderedDict[T, None]):
+    """First come, first served; leaving from the middle costs no more than from the front.
 
-    __slots__ = ("_tickets",)
+    A dictionary, so that asking whether it is empty or whom it contains runs no Python code: an interrupt cannot
+    arrive in between.
+    """
 
-    def __init__(self) -> None:
-        self._tickets: OrderedDict[Ticket, None] = OrderedDict()
+    def join(self, ticket: T) -> None:
+        self[ticket] = None
 
-    def __len__(self) -> int:
-        return len(self._tickets)
+    def join_front(self, ticket: T) -> None:
+        self[ticket] = None
+        self.move_to_end(ticket, last=False)
 
-    def __contains__(self, ticket: Ticket) -> bool:
-        return ticket in self._tickets
+    def leave(self, ticket: T) -> None:
+        if ticket in self:
+            del self[ticket]
 
-    def join(self, ticket: Ticket) -> None:
-        self._tickets[ticket] = None
-
-    def join_front(self, ticket: Ticket) -> None:
-        self._tickets[ticket] = None
-        self._tickets.move_to_end(ticket, last=False)
-
-    def leave(self, ticket: Ticket) -> None:
-        self._tickets.pop(ticket, None)
-
-    def first(self) -> Ticket | None:
-        return next(iter(self._tickets), None)
-
-    def pop(self) -> Ticket:
-        return self._tickets.popitem(last=False)[0]
+    def first(self) -> T | None:
+        return next(iter(self), None)

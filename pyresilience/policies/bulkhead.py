@@ -13,6 +13,7 @@ from pyresilience.policies._wait_queue import Ticket, WaitQueue
 
 if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call, CallNext
+    from pyresilience.runtime._protocol import Waiter
 
 R = TypeVar("R")
 
@@ -56,34 +57,51 @@ class BulkheadStatistics:
     waiting: int
 
 
+class Claim(Ticket):
+    """A permit that a call has from the start, or waits for. Written under the bulkhead's lock."""
+
+    __slots__ = ("granted", "heir")
+
+    def __init__(self, waiter: Waiter | None = None) -> None:
+        if waiter is not None:
+            self.waiter = waiter
+        self.granted = waiter is None
+        self.heir: Claim | None = None
+
+
 class Permits:
-    """Pure: what is free, and who waits for it. A free permit goes to the one who waits longest, never past it."""
+    """Pure: what is free, and who waits for it. A free permit goes to the one who waits longest, never past it.
+
+    An interrupt may arrive after any call, so what belongs together are statements without calls.
+    """
 
     __slots__ = ("free", "waiters")
 
     def __init__(self, limit: int) -> None:
         self.free = limit
-        self.waiters: WaitQueue | None = None
+        self.waiters: WaitQueue[Claim] | None = None
 
-    def enqueue(self, ticket: Ticket) -> None:
+    def enqueue(self, claim: Claim) -> None:
         if self.waiters is None:
             self.waiters = WaitQueue()
-        self.waiters.join(ticket)
+        self.waiters.join(claim)
 
-    def hand_on(self) -> Ticket | None:
-        """A permit came back: who has it now, or None when nobody waits and it is free."""
-        if not self.waiters:
+    def give_back(self, claim: Claim) -> None:
+        """End a claim; `claim.heir` has the permit then, unless nobody waited. Doing it twice changes nothing."""
+        waiters = self.waiters
+        if not claim.granted:
+            if waiters and claim in waiters:
+                del waiters[claim]
+        elif waiters:
+            for heir in waiters:
+                claim.granted = False
+                claim.heir = heir
+                heir.granted = True
+                del waiters[heir]
+                break
+        else:
+            claim.granted = False
             self.free += 1
-            return None
-        ticket = self.waiters.pop()
-        ticket.granted = True
-        return ticket
-
-    def withdraw(self, ticket: Ticket) -> bool:
-        """Stop waiting; True when the permit had been handed over at that moment."""
-        if self.waiters is not None:
-            self.waiters.leave(ticket)
-        return ticket.granted
 
 
 class Bulkhead:
@@ -116,75 +134,76 @@ class Bulkhead:
     async def __call__(self, call: Call[R], call_next: CallNext[R]) -> R:
         permits = self._permits
         taken = False
-        ticket: Ticket | None = None
+        claim: Claim | None = None
         # Between a call and the next statement an interrupt may arrive, so taking and giving back are statements
-        # without calls, under the lock and inside the try; a ticket exists before anything can be granted to it.
+        # without calls, under the lock and inside the try; a claim exists before anything can be granted to it.
         try:
             with self._lock:
                 if permits.free > 0 and not permits.waiters:
                     permits.free -= 1
                     taken = True
             if not taken:
-                ticket = Ticket(call.runtime.waiter())
-                await self._wait(call, ticket)
+                claim = Claim(call.runtime.waiter())
+                await self._wait(call, permits, claim)
             return await call_next(call)
         finally:
-            if ticket is not None:
-                taken = self._withdraw(ticket)
-            if taken:
-                if call.held is not None or call.stragglers:
-                    call.when_settled(self._give_back)
-                else:
-                    heir = None
+            try:
+                if taken and call.held is None and not call.stragglers:
                     with self._lock:
-                        if permits.waiters:
-                            heir = permits.hand_on()
-                        else:
+                        if not permits.waiters:
                             permits.free += 1
-                    if heir is not None:
-                        self._wake(heir)
+                            taken = False
+                if taken or claim is not None:
+                    claim = claim or Claim()
+                    self._settle(call, permits, claim)
+            except BaseException:  # interrupted: what was done is not done again
+                if taken or claim is not None:
+                    self._settle(call, permits, claim or Claim())
+                raise
 
-    async def _wait(self, call: Call[Any], ticket: Ticket) -> None:
+    async def _wait(self, call: Call[Any], permits: Permits, claim: Claim) -> None:
         """Return with the permit granted, or raise."""
         config = self.config
         may_wait = config.max_wait > 0 and not call.runtime.stalls_event_loop()
         refusal = ""
         with self._lock:
-            permits = self._permits
             if permits.free > 0 and not permits.waiters:
                 permits.free -= 1
-                ticket.granted = True
+                claim.granted = True
                 return
             if not may_wait:
                 refusal = "full"
             elif len(permits.waiters or ()) >= config.max_queue:
                 refusal = "queue full"
             else:
-                permits.enqueue(ticket)
+                permits.enqueue(claim)
         if not refusal:
-            await call.runtime.wait(ticket.waiter, config.max_wait, call.deadline)
+            await call.runtime.wait(claim.waiter, config.max_wait, call.deadline)
             with self._lock:
-                if self._permits.withdraw(ticket):
+                if claim.granted:
                     return
+                permits.give_back(claim)
             refusal = f"no permit within {config.max_wait:.2f}s"
         message = f"{call.name}: bulkhead of {config.max_concurrent} is full ({refusal})"
         raise call.reject(
             EventType.BULKHEAD_REJECTED, BulkheadFullError(message, layer="bulkhead", name=self.name), refusal
         )
 
-    def _withdraw(self, ticket: Ticket) -> bool:
-        with self._lock:
-            return self._permits.withdraw(ticket)
+    def _settle(self, call: Call[Any], permits: Permits, claim: Claim) -> None:
+        """Give the permit back, now or when the work of the call has ended."""
+        if claim.granted and (call.held is not None or call.stragglers):
+            call.when_settled(lambda error: self._give_back(permits, claim))
+        else:
+            self._give_back(permits, claim)
 
-    def _give_back(self, error: BaseException | None = None) -> None:
-        with self._lock:
-            heir = self._permits.hand_on()
-        if heir is not None:
-            self._wake(heir)
-
-    def _wake(self, heir: Ticket) -> None:
-        if not heir.wake():  # its event loop is closed: the permit goes to the next
-            self._give_back()
+    def _give_back(self, permits: Permits, claim: Claim) -> None:
+        heir: Claim | None = claim
+        while heir is not None:
+            with self._lock:
+                permits.give_back(heir)
+            heir = heir.heir
+            if heir is not None and heir.wake():  # or else its event loop is closed: the permit goes to the next
+                return
 
     def reset_after_fork(self) -> None:
         """The parent's threads hold nothing here."""

@@ -115,20 +115,25 @@ class Cache:
             call.emit(EventType.CACHE_MISS, detail=f"not cached: {error}", attempt=0)
             return await call_next(call)
         while True:
-            with self._lock:
-                value: Any = self._store.get(key, sources.now())
-                flight = leading = None
-                if value is MISSING:
-                    flight = self._flights.get(key)
-                    if flight is None:
-                        leading = self._flights[key] = Flight()
-            if value is not MISSING:
-                return self._hit(call, value, "")  # type: ignore[no-any-return]
-            if leading is not None:
-                try:
+            leading: Flight | None = None
+            try:
+                with self._lock:
+                    value: Any = self._store.get(key, sources.now())
+                    flight = None
+                    if value is MISSING:
+                        flight = self._flights.get(key)
+                        if flight is None:
+                            leading = self._flights[key] = Flight()
+                if value is not MISSING:
+                    return self._hit(call, value, "")  # type: ignore[no-any-return]
+                if leading is not None:
                     return await self._lead(call, call_next, key, leading)
-                finally:
-                    del leading  # it may hold the error whose traceback holds this frame
+            except BaseException:
+                if leading is not None:  # cancelled or interrupted, at whatever point
+                    self._land(key, leading)
+                raise
+            finally:
+                del leading  # it may hold the error whose traceback holds this frame
             assert flight is not None
             if flight in _leading.get() or call.runtime.stalls_event_loop():
                 call.emit(EventType.CACHE_MISS, detail="not shared: waiting would be a deadlock", attempt=0)
@@ -176,9 +181,6 @@ class Cache:
         except Exception as error:
             self._land(key, flight, error=error)
             raise
-        except BaseException:
-            self._land(key, flight)
-            raise
         finally:
             if token is not None:
                 _leading.reset(token)
@@ -187,22 +189,24 @@ class Cache:
     def _land(
         self, key: Any, flight: Flight, value: Any = MISSING, *, store: bool = False, error: Exception | None = None
     ) -> None:
-        """End a flight. Without value and error it was cancelled, and a follower starts another."""
+        """End a flight. Without value and error it was cancelled, and a follower starts another.
+
+        The first ending counts; landing again only wakes the followers again, should an interrupt have kept the
+        first from it.
+        """
         now = sources.now()
         with self._lock:
-            if flight.ended:
-                return
-            flight.ended = True
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-            if store:
-                self._store.set(key, value, now)
-            followers, flight.followers = flight.followers, []
-            if followers:
-                flight.value = value
-                if error is not None:
-                    flight.error, flight.traceback = error, error.__traceback__
-        for ticket in followers:
+            if not flight.ended:
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+                if store:
+                    self._store.set(key, value, now)
+                if flight.followers:
+                    flight.value = value
+                    if error is not None:
+                        flight.error, flight.traceback = error, error.__traceback__
+                flight.ended = True
+        for ticket in flight.followers:
             ticket.wake()
 
     async def _follow(self, call: Call[Any], flight: Flight) -> None:

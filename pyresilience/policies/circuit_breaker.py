@@ -130,13 +130,23 @@ class CircuitBreaker:
     async def __call__(self, call: Call[R], call_next: CallNext[R]) -> R:
         circuit = self._circuit
         permit = circuit.permit
-        if permit < 0:
-            permit = self._knock(call)
-        began = sources.now() if self._slow else 0
+        knock = permit < 0
+        if knock:
+            with self._lock:
+                permit = circuit.reserve()
+        began = 0
         try:
+            if knock:
+                permit = self._knock(call, permit)
+            if self._slow:
+                began = sources.now()
             result = await call_next(call)
         except BaseException as error:
-            self._settle_error(call, permit, unwrap(error), began)
+            try:
+                self._settle_error(call, permit, unwrap(error), began)
+            except BaseException:  # interrupted
+                self._abandon(permit)
+                raise
             raise
         if call.held is not None:
             call.held.then(lambda error: self._released(call, permit, error, began))
@@ -149,16 +159,20 @@ class CircuitBreaker:
             or circuit.permit != permit
             or (pending.maxlen and not circuit.quiet)
         ):
-            self._settle_value(call, permit, result, began)
+            try:
+                self._settle_value(call, permit, result, began)
+            except BaseException:
+                self._abandon(permit)
+                raise
         elif pending.maxlen:
             pending.append(0)
         return result
 
-    def _knock(self, call: Call[Any]) -> int:
-        """Ask a circuit that is not closed."""
+    def _knock(self, call: Call[Any], probe: int) -> int:
+        """Ask a circuit that is not closed. `probe` is known to the caller, whatever interrupts the answer."""
         now = sources.now()
         with self._lock:
-            permit, entered = self._circuit.acquire(now)
+            permit, entered = self._circuit.acquire(now, probe)
             retry_after = self._circuit.retry_after(now) if permit == REFUSED else 0.0
             state = self._circuit.state.value
         self._announce(call, entered, None)
@@ -173,11 +187,7 @@ class CircuitBreaker:
 
     def _settle_value(self, call: Call[Any], permit: int, result: object, began: int) -> None:
         judge = call.binding.pipeline.judge
-        try:
-            failed = judge is not None and judge(result)
-        except BaseException:
-            self._abandon(permit)
-            raise
+        failed = judge is not None and judge(result)
         self._record(call, permit, failed, None, began)
 
     def _released(self, call: Call[Any], permit: int, error: BaseException | None, began: int) -> None:
@@ -238,6 +248,13 @@ class CircuitBreaker:
                 "slow_call_rate": slow,
                 "total_calls": calls,
             }
+
+    @property
+    def refusing(self) -> bool:
+        """Whether a call would be refused now. Asking takes no probe and changes nothing."""
+        now = sources.now()
+        with self._lock:
+            return self._circuit.refuses(now)
 
     def allow_request(self) -> bool:
         """Whether a call may go ahead. Report it with `record_success` or `record_failure`.

@@ -79,7 +79,7 @@ class _Limiter:
         self._rate: Rate = ALGORITHMS[config.algorithm](
             config.max_calls, max(1, round(config.period * sources.NANOSECONDS))
         )
-        self._line: WaitQueue | None = None
+        self._line: WaitQueue[Ticket] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config.max_calls} per {self.config.period:g}s)"
@@ -124,28 +124,30 @@ class _Limiter:
         ticket = Ticket(runtime.waiter())
         allowed = min(self._max_wait, runtime.remaining(deadline) * sources.NANOSECONDS)
         stalls = runtime.stalls_event_loop()
-        with self._lock:
-            line = self._line
-            if line is None:
-                line = self._line = WaitQueue()
-            now = sources.now()
-            wait = self._rate.wait(now, len(line))
-            if wait == 0 and not line:
-                self._rate.take(now)
-                return 0.0
-            if wait > allowed or stalls or len(line) >= self.config.max_queue:
-                return max(wait, 1) / sources.NANOSECONDS
-            line.join(ticket)
         try:
+            with self._lock:
+                line = self._line
+                if line is None:
+                    line = self._line = WaitQueue()
+                now = sources.now()
+                wait = self._rate.wait(now, len(line))
+                if wait == 0 and not line:
+                    self._rate.take(now)
+                    return 0.0
+                if wait > allowed or stalls or len(line) >= self.config.max_queue:
+                    return max(wait, 1) / sources.NANOSECONDS
+                line.join(ticket)
             await self._stand_in(line, ticket, now + wait, runtime, deadline)
         finally:
-            with self._lock:
-                line.leave(ticket)
-            self._wake_first()
+            try:
+                self._leave(ticket)
+            except BaseException:  # interrupted
+                self._leave(ticket)
+                raise
         return 0.0
 
     async def _stand_in(
-        self, line: WaitQueue, ticket: Ticket, expected: int, runtime: Runtime, deadline: float
+        self, line: WaitQueue[Ticket], ticket: Ticket, expected: int, runtime: Runtime, deadline: float
     ) -> None:
         while True:
             with self._lock:
@@ -154,7 +156,7 @@ class _Limiter:
                     line.join_front(ticket)
                 if line.first() is not ticket and now >= expected:
                     while line.first() is not ticket:
-                        line.pop()
+                        line.popitem(last=False)
                 if line.first() is ticket:
                     wait = self._rate.take(now)
                     if wait == 0:
@@ -162,6 +164,12 @@ class _Limiter:
                 else:
                     wait = expected - now
             await runtime.wait(ticket.waiter, wait / sources.NANOSECONDS, deadline)
+
+    def _leave(self, ticket: Ticket) -> None:
+        if self._line:
+            with self._lock:
+                self._line.leave(ticket)
+            self._wake_first()
 
     def _wake_first(self) -> None:
         """Let the one who is first now look at the clock."""

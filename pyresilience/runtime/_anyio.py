@@ -145,6 +145,7 @@ class _Linked:
 def invoke_async(call: Call[Any]) -> Awaitable[Any]:
     """The innermost step around an async function. A plain function: its coroutine is the function's own."""
     call.ran = call.attempt
+    call.ending = None
     kwargs = call.kwargs
     fn = call.binding.fn
     return fn(*call.args, **kwargs) if kwargs else fn(*call.args)  # type: ignore[no-any-return]
@@ -178,4 +179,5 @@ async def invoke_in_thread(call: Call[Any]) -> Any:
                 call.stragglers = earlier
             if state is not JobState.CALLED_OFF:
                 call.ran = call.attempt
+                call.ending = None
     return job.outcome()

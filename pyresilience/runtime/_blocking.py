@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 class BlockingWaiter:
-    """A parked thread. Waking it twice is harmless."""
+    """A thread that parks. Waking it twice is harmless, and so is another try after an interrupt."""
 
     __slots__ = ("_lock",)
 
@@ -37,10 +37,6 @@ class BlockingWaiter:
 
     def park(self, seconds: float) -> bool:
         return sources.current.park(self._lock, None if seconds == inf else seconds)
-
-    def rearm(self) -> None:
-        """Make a waiter that was woken ready to wait again; only its own thread may do so."""
-        self._woken = False
 
 
 class CarriedStopIteration(Exception):
@@ -93,7 +89,6 @@ class BlockingRuntime:
         deadline = min(deadline, ambient_deadline.get())
         left = sources.seconds_until(deadline)
         if waiter.park(min(seconds, left)):
-            waiter.rearm()
             return True
         if left < seconds:
             raise DeadlineExpired(deadline)
@@ -146,6 +141,7 @@ async def invoke_blocking(call: Call[Any]) -> Any:
             return _in_worker(call, pool, deadline)
         return _inline(call, deadline)
     call.ran = call.attempt
+    call.ending = None
     kwargs = call.kwargs
     try:
         return call.binding.fn(*call.args, **kwargs) if kwargs else call.binding.fn(*call.args)
@@ -156,6 +152,7 @@ async def invoke_blocking(call: Call[Any]) -> Any:
 def _inline(call: Call[Any], deadline: float) -> Any:
     """Worker threads are opted out of: the function can only read what remains."""
     call.ran = call.attempt
+    call.ending = None
     token = ambient_deadline.set(min(deadline, ambient_deadline.get()))
     try:
         return call.binding.fn(*call.args, **call.kwargs)
@@ -186,6 +183,7 @@ def _in_worker(call: Call[Any], pool: WorkerPool, deadline: float) -> Any:
                 call.stragglers = earlier
             if state is not JobState.CALLED_OFF:
                 call.ran = call.attempt
+                call.ending = None
     if state is not JobState.ENDED:
         raise DeadlineExpired(deadline)
     try:

@@ -361,6 +361,19 @@ async def test_forced_open_stays_until_it_is_closed_by_hand(lab):
     assert details[2] == ("circuit_closed", "forced", "payments")
 
 
+def test_asking_whether_it_refuses_changes_nothing(time):
+    breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=1, recovery_timeout=5, success_threshold=1))
+    assert not breaker.refusing
+    breaker.record_failure()
+    assert breaker.refusing
+    time.jump(5)
+    assert not breaker.refusing and breaker.state is CircuitState.OPEN
+    assert breaker.allow_request() and breaker.refusing
+    breaker.force_open()
+    time.jump(1e6)
+    assert breaker.refusing
+
+
 def test_reset_forgets_everything(time):
     breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=2))
     breaker.record_failure()

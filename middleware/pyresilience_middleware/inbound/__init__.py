@@ -1,0 +1,1 @@
+"""Inbound requests: the ASGI middleware, its endpoints and its responses."""

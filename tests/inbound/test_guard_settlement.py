@@ -1,0 +1,202 @@
+"""A pipeline around the app: when permits, verdicts and durations are settled, and what cancellation does."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+
+import anyio
+import pytest
+
+from pyresilience import (
+    Bulkhead,
+    BulkheadConfig,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    CircuitOpenError,
+    Pipeline,
+    TimeoutConfig,
+    resilience_context,
+)
+from pyresilience.testing import EventRecorder
+from pyresilience_middleware import ResilienceMiddleware, ServerErrorResponse
+from tests.inbound.conversation import get, respond
+
+
+@pytest.fixture
+def events():
+    return EventRecorder()
+
+
+def kinds(events):
+    return [kind for kind, _ in events.sequence]
+
+
+def start(status=200):
+    return {"type": "http.response.start", "status": status, "headers": []}
+
+
+def body(more=False):
+    return {"type": "http.response.body", "body": b"x", "more_body": more}
+
+
+async def test_permits_and_durations_end_with_the_last_message_not_with_background_tasks(events):
+    bulkhead = Bulkhead(BulkheadConfig(1))
+    seen = []
+
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(more=True))
+        await anyio.sleep(3)
+        seen.append(bulkhead.statistics().in_use)
+        await send(body())
+        await anyio.sleep(1000)
+        seen.append(bulkhead.statistics().in_use)
+        seen.append(resilience_context.get()["path"])
+
+    pipeline = Pipeline(bulkhead, TimeoutConfig(seconds=10), listeners=[events])
+    reply = await get(ResilienceMiddleware(app, pipeline=pipeline), "/a")
+    assert reply.status == 200 and seen == [1, 0, "/a"]
+    (success,) = events.events
+    assert success.duration == pytest.approx(3)
+    assert success.context["path"] == "/a"
+
+
+async def test_a_response_sent_from_a_child_task_ends_the_same_way(events):
+    """As streaming responses of Starlette do, inside a task group that is still open."""
+
+    async def stream(send):
+        await send(body(more=True))
+        await anyio.sleep(3)
+        await send(body())
+
+    async def app(scope, receive, send):
+        await send(start())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stream, send)
+            await anyio.sleep(100)
+
+    pipeline = Pipeline(TimeoutConfig(seconds=10), BulkheadConfig(1), listeners=[events])
+    assert (await get(ResilienceMiddleware(app, pipeline=pipeline))).status == 200
+    (success,) = events.events
+    assert success.duration == pytest.approx(3)
+
+
+async def test_trailers_and_files_belong_to_the_response(events):
+    async def with_trailers(scope, receive, send):
+        await send({**start(), "trailers": True})
+        await send(body())
+        await anyio.sleep(2)
+        await send({"type": "http.response.trailers", "headers": [], "more_trailers": False})
+        await anyio.sleep(5)
+
+    async def with_file(scope, receive, send):
+        await send(start())
+        await anyio.sleep(3)
+        await send({"type": "http.response.pathsend", "path": "/etc/hostname"})
+        await anyio.sleep(5)
+
+    for app in (with_trailers, with_file):
+        await get(ResilienceMiddleware(app, pipeline=Pipeline(listeners=[events])))
+    assert [event.duration for event in events.events] == [pytest.approx(2), pytest.approx(3)]
+
+
+async def test_an_error_after_the_response_is_raised_and_no_failure_of_it(events):
+    async def app(scope, receive, send):
+        await respond(send)
+        await anyio.sleep(1)
+        raise CircuitOpenError("in a background task")
+
+    with pytest.raises(CircuitOpenError):
+        await get(ResilienceMiddleware(app, pipeline=Pipeline(listeners=[events])))
+    assert kinds(events) == ["success"]
+
+
+async def test_a_response_of_500_or_more_is_a_failure_that_nobody_raises(events):
+    async def app(scope, receive, send):
+        await respond(send, int(scope["path"][1:]))
+
+    middleware = ResilienceMiddleware(app, pipeline=Pipeline(listeners=[events]))
+    for status in (500, 503, 499, 404, 200):
+        assert (await get(middleware, f"/{status}")).status == status
+    assert kinds(events) == ["failure", "failure", "success", "success", "success"]
+    assert isinstance(events.events[0].error, ServerErrorResponse) and events.events[0].error.status == 500
+
+
+async def test_the_app_sees_the_deadline_until_the_response_is_complete():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(anyio.current_effective_deadline() - anyio.current_time())
+        await respond(send)
+        seen.append(anyio.current_effective_deadline())
+
+    await get(ResilienceMiddleware(app, pipeline=Pipeline(TimeoutConfig(seconds=7))))
+    assert seen == [pytest.approx(7), math.inf]
+
+
+async def test_the_app_runs_in_the_task_of_the_request():
+    tasks = []
+
+    async def app(scope, receive, send):
+        tasks.append(anyio.get_current_task().id)
+        await respond(send)
+
+    await get(ResilienceMiddleware(app, pipeline=Pipeline(BulkheadConfig())))
+    assert tasks == [anyio.get_current_task().id]
+
+
+@pytest.mark.parametrize("after", ["queue", "app", "background"])
+async def test_a_cancelled_request_gives_everything_back(after, events):
+    pipeline = Pipeline(CircuitBreakerConfig(failure_threshold=1), BulkheadConfig(1, max_wait=60), listeners=[events])
+    bulkhead, breaker = pipeline.find(Bulkhead), pipeline.find(CircuitBreaker)
+
+    async def app(scope, receive, send):
+        if after == "background":
+            await respond(send)
+        await anyio.sleep(60)
+
+    middleware = ResilienceMiddleware(app, pipeline=pipeline)
+    async with anyio.create_task_group() as tasks:
+        if after == "queue":
+            tasks.start_soon(Pipeline(bulkhead).call, anyio.sleep, 10)
+            await anyio.sleep(1)
+        with anyio.move_on_after(5) as scope:
+            await get(middleware)
+    assert scope.cancelled_caught
+    assert bulkhead.statistics().in_use == bulkhead.statistics().waiting == 0
+    assert breaker.state.value == "closed" and not pipeline.in_flight
+    assert kinds(events) == ["success" if after == "background" else "cancelled"]
+    assert resilience_context.get() is None
+
+
+async def test_without_a_response_the_call_ends_with_the_app(events):
+    async def app(scope, receive, send):
+        await anyio.sleep(2)
+
+    reply = await get(ResilienceMiddleware(app, pipeline=Pipeline(listeners=[events])))
+    assert reply.messages == [] and kinds(events) == ["success"]
+
+
+async def test_an_error_leaves_no_reference_cycle_behind():
+    class Body:
+        pass
+
+    async def app(scope, receive, send):
+        big = Body()
+        seen.append(weakref.ref(big))
+        raise ValueError
+
+    seen = []
+    gc.disable()
+    try:
+        for pipeline in (None, Pipeline(BulkheadConfig())):
+            try:
+                await get(ResilienceMiddleware(app, pipeline=pipeline))
+            except ValueError:
+                pass
+            await anyio.sleep(1)
+        assert [ref() for ref in seen] == [None, None]
+    finally:
+        gc.enable()
