@@ -11,7 +11,7 @@ import anyio
 import httpx2
 
 from pyresilience import CircuitBreakerConfig, CircuitOpenError, ResilienceEvent, RetryConfig, TimeoutConfig
-from pyresilience_middleware.outbound.httpx import ResilienceTransport
+from pyresilience_middleware import ResilienceTransport
 
 
 class Api(httpx2.AsyncBaseTransport):

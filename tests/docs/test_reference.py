@@ -13,9 +13,7 @@ import pytest
 
 import pyresilience
 from pyresilience import EventType
-from pyresilience_middleware import ResilienceMiddleware
-from pyresilience_middleware.outbound.httpx import ResilienceTransport
-from pyresilience_middleware.outbound.requests import ResilienceAdapter
+from pyresilience_middleware import ResilienceAdapter, ResilienceMiddleware, ResilienceTransport
 from tests.docs.pages import PAGES, POLICY_PAGES, ROOT, Table, anchors, headings, links, page_id, tables
 
 SKELETON = [
