@@ -118,12 +118,12 @@ class Pipeline:
         self._async_chain: Callable[[Call[Any]], Any] | None = None
         self._thread_chain: Callable[[Call[Any]], Any] | None = None
         self._blocking_chain: Callable[[Call[Any]], Any] | None = None
-        self.refresh_listeners()
         for position, layer in enumerate(self.layers):
             attached = getattr(layer, "attached", None)
             if attached is not None:
                 attached(self.layers[position + 1 :])
         inventory.add(self)
+        self.refresh_listeners()  # after it is known: who subscribes meanwhile is heard as well
 
     def refresh_listeners(self) -> None:
         """Take the process-wide listeners into account; called when those change."""

@@ -130,13 +130,15 @@ def _succeeded(call: Call[Any]) -> None:
 
 
 def _released(call: Call[Any], error: BaseException | None) -> None:
-    if error is None:
-        _emit_success(call)
-    else:
-        _emit_failure(call, error)
-    call.held = None
-    call.binding.pipeline.in_flight.discard(call)
-    inventory.call_ended()
+    try:
+        if error is None:
+            _emit_success(call)
+        else:
+            _emit_failure(call, error)
+    finally:
+        call.held = None
+        call.binding.pipeline.in_flight.discard(call)
+        inventory.call_ended()
 
 
 def _emit_success(call: Call[Any]) -> None:
@@ -166,20 +168,21 @@ def _emit_failure(call: Call[Any], error: BaseException) -> None:
 def _failed(call: Call[Any], error: BaseException) -> BaseException | None:
     """End a call that raised; the error to raise instead, if another than the one that arrived."""
     instead: BaseException | None = None
-    if isinstance(error, DeadlineExpired):
-        seconds = (error.deadline - call.started) / sources.NANOSECONDS if call.started else None
-        instead = error = ResilienceTimeoutError(f"{call.name}: a deadline around the call has passed", seconds=seconds)
-        call.emit(EventType.TIMEOUT, error=error)
-    elif call.tokens is not None:
-        call.refund(error)
     original = unwrap(error)
-    if original is not error:
-        instead = original
     try:
+        if isinstance(error, DeadlineExpired):
+            seconds = (error.deadline - call.started) / sources.NANOSECONDS if call.started else None
+            message = f"{call.name}: a deadline around the call has passed"
+            instead = original = ResilienceTimeoutError(message, seconds=seconds)
+            call.emit(EventType.TIMEOUT, error=original)
+        elif original is not error:
+            instead = original
+        if call.tokens is not None:
+            call.refund(original)
         _emit_failure(call, original)
-        call.held = None
         return instead
     finally:
+        call.held = None
         del error, instead, original  # a frame in its own traceback would be a cycle
 
 

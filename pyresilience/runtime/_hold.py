@@ -54,8 +54,16 @@ class Hold:
             if self._open:
                 return
             callbacks, self._callbacks = self._callbacks, None
+        interrupt: BaseException | None = None
         for callback in callbacks:
             try:
                 callback(self._error)
             except Exception:
                 logger.exception("settling a call failed")
+            except BaseException as stop:
+                interrupt = stop  # once everything else has been given back
+        if interrupt is not None:
+            try:
+                raise interrupt
+            finally:
+                del interrupt

@@ -19,6 +19,11 @@ from typing import TYPE_CHECKING, Any
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._hold import Hold
 
+try:
+    from sniffio import current_async_library_cvar as _async_library
+except ImportError:  # anyio does without it as well
+    _async_library = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -75,6 +80,8 @@ class Job:
 
     def _call(self) -> Any:
         ambient_deadline.set(self.deadline)
+        if _async_library is not None:
+            _async_library.set(None)  # the caller's context says that its event loop runs here, which it does not
         return self.fn(*self.args, **self.kwargs)
 
     def outcome(self) -> Any:

@@ -226,6 +226,7 @@ async def test_a_call_is_freed_without_the_garbage_collector(library):
 
     transport = ResilienceTransport(Answering(), retry=RetryConfig(delay=0.1))
     gc.collect()
+    earlier = {id(thing) for thing in gc.get_objects() if isinstance(thing, (AsyncCall, UnsuccessfulResponse))}
     gc.disable()
     try:
         for _ in range(2):
@@ -235,6 +236,7 @@ async def test_a_call_is_freed_without_the_garbage_collector(library):
                 pass
             await response.stream.aclose()
         del response, request
-        assert not [thing for thing in gc.get_objects() if isinstance(thing, (AsyncCall, UnsuccessfulResponse))]
+        left = [thing for thing in gc.get_objects() if isinstance(thing, (AsyncCall, UnsuccessfulResponse))]
+        assert not [thing for thing in left if id(thing) not in earlier]
     finally:
         gc.enable()
