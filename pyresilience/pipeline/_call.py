@@ -44,7 +44,7 @@ class CallNext(Protocol[R_co]):
 class Refundable(Protocol):
     """Something that took a token for an attempt and takes it back when the function never ran."""
 
-    def refund(self) -> None: ...
+    def refund(self, taken: int, /) -> None: ...
 
 
 class Binding:
@@ -87,7 +87,7 @@ class Call(Generic[R]):
     held: Hold | None = None
     stragglers: tuple[Hold, ...] = ()
     scope: Any = None
-    tokens: tuple[Refundable, Any] | None = None
+    tokens: tuple[Refundable, int, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -160,13 +160,13 @@ class Call(Generic[R]):
         self.held = None
         self.tokens = None
 
-    def refund(self, error: BaseException) -> None:
-        """Give rate tokens back when a refusal further in stopped the attempt before the function ran."""
+    def refund(self) -> None:
+        """Give rate tokens back if the attempt ended, refused or cancelled, before the function ran."""
         tokens, self.tokens = self.tokens, None
-        if self.ran != self.attempt and isinstance(error, CallRejectedError):
+        if self.ran != self.attempt:
             while tokens is not None:
-                limiter, tokens = tokens
-                limiter.refund()
+                limiter, taken, tokens = tokens
+                limiter.refund(taken)
 
     def deadline_passed(self) -> bool:
         """Whether a deadline of ours, rather than the caller, is why this call is being cancelled."""

@@ -178,7 +178,7 @@ def _failed(call: Call[Any], error: BaseException) -> BaseException | None:
         elif original is not error:
             instead = original
         if call.tokens is not None:
-            call.refund(original)
+            call.refund()
         _emit_failure(call, original)
         return instead
     finally:

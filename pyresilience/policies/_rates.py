@@ -17,8 +17,8 @@ class Rate(Protocol):
         """Nanoseconds until a token is there for a caller with `ahead` others before it."""
         ...
 
-    def give_back(self) -> None:
-        """Undo the latest `take`, whose call never ran."""
+    def give_back(self, taken: int) -> None:
+        """Undo the `take` of that time, whose call never ran, as far as the bound allows."""
         ...
 
 
@@ -29,21 +29,27 @@ class Gcra:
     `period / max_calls` rounded up to a nanosecond and `burst` `max_calls`.
     """
 
-    __slots__ = ("_burst", "_interval", "_tat")
+    __slots__ = ("_burst", "_interval", "_latest", "_refilled", "_tat")
 
     def __init__(self, max_calls: int, period: int) -> None:
         self._interval = -(-period // max_calls)
         self._burst = self._interval * (max_calls - 1)
         self._tat = 0  # theoretical arrival time: when the bucket will be full again
+        self._latest = 0  # the last take
+        self._refilled = 0  # tokens taken before this have come back by themselves, at least in part
 
     def take(self, now: int) -> int:
         tat = self._tat
         if tat <= now:
             self._tat = now + self._interval
+            self._latest = self._refilled = now
             return 0
         wait = tat - self._burst - now
         if wait <= 0:
+            if tat - self._interval < now:
+                self._refilled = now
             self._tat = tat + self._interval
+            self._latest = now
             return 0
         if wait > self._interval:  # only after the clock went back
             self._tat = now + self._burst + self._interval
@@ -53,8 +59,12 @@ class Gcra:
     def wait(self, now: int, ahead: int) -> int:
         return max(0, max(self._tat, now) + ahead * self._interval - self._burst - now)
 
-    def give_back(self) -> None:
-        self._tat -= self._interval
+    def give_back(self, taken: int) -> None:
+        # Had the token never been taken, the bucket would have been full at `_refilled` and the rest of it spilt.
+        # One token given back changes what would have been since, hence no other from before now.
+        if taken >= self._refilled:
+            self._tat -= self._interval
+            self._refilled = self._latest + 1
 
 
 class SlidingWindow:
@@ -79,6 +89,6 @@ class SlidingWindow:
         first = self._admitted[place] + self._period if place >= 0 else now
         return max(first - now, 0) + rounds * self._period
 
-    def give_back(self) -> None:
-        if self._admitted:
-            self._admitted.pop()
+    def give_back(self, taken: int) -> None:
+        if taken in self._admitted:
+            self._admitted.remove(taken)

@@ -183,7 +183,10 @@ class Cache:
             raise
         finally:
             if token is not None:
-                _leading.reset(token)
+                try:
+                    _leading.reset(token)
+                except ValueError:
+                    pass  # closed in another context than it was started in
             del flight
 
     def _land(

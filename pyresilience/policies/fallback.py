@@ -82,7 +82,7 @@ class Fallback:
                 raise
             try:
                 if call.tokens is not None:
-                    call.refund(original)
+                    call.refund()
                 call.forget_attempt()
                 answer = await self._answer(call, original)
                 call.ending = (EventType.FALLBACK_USED, original, "")

@@ -92,14 +92,15 @@ class _Limiter:
 
     def __call__(self, call: Call[R], call_next: CallNext[R]) -> Awaitable[R]:
         with self._lock:
-            wait = 1 if self._line else self._rate.take(sources.now())
+            now = sources.now()
+            wait = 1 if self._line else self._rate.take(now)
         if wait:
             return self._delayed(call, call_next)
-        call.tokens = (self, call.tokens)
+        call.tokens = (self, now, call.tokens)
         return call_next(call)
 
     async def _delayed(self, call: Call[R], call_next: CallNext[R]) -> R:
-        retry_after = await self._turn(call.runtime, call.deadline)
+        retry_after, taken = await self._turn(call.runtime, call.deadline)
         if retry_after:
             message = f"{call.name}: more than {self.config.max_calls} calls per {self.config.period:g}s"
             detail = f"retry after {retry_after:.2f}s"
@@ -110,17 +111,17 @@ class _Limiter:
                 ),
                 detail,
             )
-        call.tokens = (self, call.tokens)
+        call.tokens = (self, taken, call.tokens)
         return await call_next(call)
 
-    def refund(self) -> None:
-        """The call that took the latest token never ran."""
+    def refund(self, taken: int) -> None:
+        """The call that took a token at `taken` never ran."""
         with self._lock:
-            self._rate.give_back()
+            self._rate.give_back(taken)
         self._wake_first()
 
-    async def _turn(self, runtime: Runtime, deadline: float) -> float:
-        """Take a token, after waiting in line if that is allowed; else the seconds after which to try again."""
+    async def _turn(self, runtime: Runtime, deadline: float) -> tuple[float, int]:
+        """Take a token, after waiting in line if that is allowed: 0 and the time. Else the seconds to wait, and 0."""
         ticket = Ticket(runtime.waiter())
         allowed = min(self._max_wait, runtime.remaining(deadline) * sources.NANOSECONDS)
         stalls = runtime.stalls_event_loop()
@@ -133,22 +134,22 @@ class _Limiter:
                 wait = self._rate.wait(now, len(line))
                 if wait == 0 and not line:
                     self._rate.take(now)
-                    return 0.0
+                    return 0.0, now
                 if wait > allowed or stalls or len(line) >= self.config.max_queue:
-                    return max(wait, 1) / sources.NANOSECONDS
+                    return max(wait, 1) / sources.NANOSECONDS, 0
                 line.join(ticket)
-            await self._stand_in(line, ticket, now + wait, runtime, deadline)
+            return 0.0, await self._stand_in(line, ticket, now + wait, runtime, deadline)
         finally:
             try:
                 self._leave(ticket)
             except BaseException:  # interrupted
                 self._leave(ticket)
                 raise
-        return 0.0
 
     async def _stand_in(
         self, line: WaitQueue[Ticket], ticket: Ticket, expected: int, runtime: Runtime, deadline: float
-    ) -> None:
+    ) -> int:
+        """Wait for the ticket's turn and take a token; the time when that was."""
         while True:
             with self._lock:
                 now = sources.now()
@@ -160,7 +161,7 @@ class _Limiter:
                 if line.first() is ticket:
                     wait = self._rate.take(now)
                     if wait == 0:
-                        return
+                        return now
                 else:
                     wait = expected - now
             await runtime.wait(ticket.waiter, wait / sources.NANOSECONDS, deadline)
@@ -202,7 +203,7 @@ class RateLimiter(_Limiter):
 
     def acquire(self) -> bool:
         """Take a token, blocking up to `max_wait` seconds; False when it would take longer."""
-        return drive(self._turn(_BLOCKING, inf)) == 0.0
+        return drive(self._turn(_BLOCKING, inf))[0] == 0.0
 
 
 class AsyncRateLimiter(_Limiter):
@@ -215,7 +216,7 @@ class AsyncRateLimiter(_Limiter):
 
         When cancelled it takes nothing.
         """
-        return await self._turn(_ASYNC, inf) == 0.0
+        return (await self._turn(_ASYNC, inf))[0] == 0.0
 
 
 _BLOCKING: Any = BlockingRuntime()

@@ -181,7 +181,7 @@ class Retry:
     def _after_error(self, call: Call[Any], error: BaseException) -> float | None:
         """Seconds to wait before the next attempt, or None when `error` has to surface."""
         if call.tokens is not None:
-            call.refund(error)
+            call.refund()
         if isinstance(error, CallRejectedError):
             return self._after_rejection(call, error)
         obstacle = self.obstacle(call, error)

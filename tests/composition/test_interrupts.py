@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import signal
 import sys
@@ -47,12 +48,14 @@ class Storm:
     def __enter__(self):
         self.tracer = sys.gettrace()
         sys.settrace(None)  # an interrupt inside the coverage tool would leave a lock of its own held
+        self.callbacks, gc.callbacks[:] = gc.callbacks[:], []  # errors in these, such as hypothesis's, are lost
         self.previous = signal.signal(signal.SIGALRM, self.strike)
         return self
 
     def __exit__(self, *error):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self.previous)
+        gc.callbacks[:] = self.callbacks
         sys.settrace(self.tracer)
 
     def strike(self, signum, frame):

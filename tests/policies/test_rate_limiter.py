@@ -285,5 +285,61 @@ def test_a_token_given_back_can_be_taken_again():
     for rate in (Gcra(1, 100), SlidingWindow(1, 100)):
         assert rate.take(1000) == 0
         assert rate.take(1000) == 100
-        rate.give_back()
+        rate.give_back(1000)
         assert rate.take(1000) == 0
+
+
+def test_a_token_given_back_late_is_not_there_twice():
+    """The bucket was full again in between: that token has come back by itself."""
+    rate = Gcra(3, 300)
+    rate.take(1000)
+    assert [rate.take(2000), rate.take(2000)] == [0, 0]
+    rate.give_back(1000)
+    assert [rate.take(2000), rate.take(2000)] == [0, 100]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    kind=st.sampled_from([Gcra, SlidingWindow]),
+    max_calls=st.integers(1, 4),
+    per_call=st.integers(1, 20),
+    steps=st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.integers(0, 5)), max_size=60),
+)
+def test_calls_that_ran_keep_the_bound_whatever_was_given_back(kind, max_calls, per_call, steps):
+    period = per_call * max_calls
+    rate = kind(max_calls, period)
+    now, pending, ran = 1000, [], []
+    for pause, give_back, which in steps:
+        now += pause
+        if give_back and pending:
+            rate.give_back(pending.pop(which % len(pending)))
+        elif rate.take(now) == 0:
+            pending.append(now)
+            if which > 2:
+                ran.append(pending.pop())
+    ran = sorted(ran + pending)
+    for first in range(len(ran)):
+        for last in range(first, len(ran)):
+            window = ran[last] - ran[first]
+            if kind is Gcra:
+                assert last - first + 1 <= window // per_call + max_calls
+            elif window < period:
+                assert last - first + 1 <= max_calls
+
+
+async def test_a_call_that_is_cancelled_before_the_function_ran_gives_its_token_back():
+    limiter = RateLimiter(RateLimiterConfig(max_calls=2, period=1000))
+    pipeline = Pipeline(limiter, BulkheadConfig(max_concurrent=1, max_wait=100))
+
+    @pipeline
+    async def call(seconds=0.0):
+        await anyio.sleep(seconds)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, 5)
+        await anyio.sleep(1)
+        with anyio.move_on_after(1):
+            await call()
+    await call()
+    with pytest.raises(RateLimitExceededError):
+        await call()
