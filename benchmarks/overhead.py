@@ -109,7 +109,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(results, indent=2))
         return
-    print(f"{'':32}{'async µs':>10}{'× bare':>8}{'sync µs':>12}{'× bare':>8}")
+    print(f"{'':32}{'async µs':>10}{'x bare':>8}{'sync µs':>12}{'x bare':>8}")
     for name in results["async"]:
         figures = [(results[colour][name], results[colour][name] / results[colour]["bare call"]) for colour in results]
         print(f"{name:32}{figures[0][0]:10.2f}{figures[0][1]:8.1f}{figures[1][0]:12.2f}{figures[1][1]:8.1f}")
