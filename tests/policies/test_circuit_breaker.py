@@ -296,6 +296,16 @@ async def test_the_window_is_judged_from_minimum_calls_on(lab):
     assert breaker.state is CircuitState.OPEN, "the fourth call, a success, completes the minimum at a rate of a half"
 
 
+@every_runtime
+async def test_quick_successes_weigh_in_the_window_although_they_take_no_lock(lab):
+    breaker = CircuitBreaker(CircuitBreakerConfig(sliding_window_size=10, minimum_calls=2, failure_rate_threshold=0.5))
+    guarded = lab.pipeline(breaker)(lab.function(*["ok"] * 6, *[OSError()] * 5))
+    await fail(lab, guarded, 10)
+    assert breaker.metrics == {"state": "closed", "failure_rate": 0.4, "slow_call_rate": 0, "total_calls": 10}
+    await fail(lab, guarded, 1)
+    assert breaker.state is CircuitState.OPEN
+
+
 def test_minimum_calls_of_zero_means_the_size_of_the_window(time):
     breaker = CircuitBreaker(CircuitBreakerConfig(sliding_window_size=3))
     for _ in range(2):
