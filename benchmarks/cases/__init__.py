@@ -1,0 +1,1 @@
+"""One file for each policy: the code by hand, ours, and the peers."""

@@ -1,0 +1,64 @@
+"""Bulkhead: a call that finds a free permit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from benchmarks.meters import AsyncCalls
+from benchmarks.model import Bar, Case, answer, floor, library, ours, peer
+
+LIMIT = 10
+
+
+def by_hand() -> Callable[[int], Awaitable[int]]:
+    semaphore = asyncio.Semaphore(LIMIT)
+
+    async def call(value: int) -> int:
+        async with semaphore:
+            return await answer(value)
+
+    return call
+
+
+def guarded(max_wait: float) -> Any:
+    from pyresilience import BulkheadConfig, resilient
+
+    return resilient(bulkhead=BulkheadConfig(max_concurrent=LIMIT, max_wait=max_wait))(answer)
+
+
+def with_hyx() -> Any:
+    return library("hyx.bulkhead").bulkhead(max_concurrency=LIMIT, max_capacity=2 * LIMIT)(answer)
+
+
+def with_capacity_limiter() -> Callable[[int], Awaitable[int]]:
+    limiter = library("anyio").CapacityLimiter(LIMIT)
+
+    async def call(value: int) -> int:
+        async with limiter:
+            return await answer(value)
+
+    return call
+
+
+def with_interlock() -> Any:
+    interlock = library("interlock")
+    return interlock.Pipeline(interlock.BulkheadStrategy(LIMIT))(answer)
+
+
+BULKHEAD = Case(
+    "bulkhead_async",
+    "Bulkhead, async, a permit is free",
+    "asyncio.Semaphore",
+    AsyncCalls(),
+    (
+        floor(by_hand),
+        ours("pyresilience", lambda: guarded(0)),
+        ours("pyresilience, max_wait", lambda: guarded(1)),
+        peer("hyx", with_hyx),
+        peer("anyio.CapacityLimiter", with_capacity_limiter),
+        peer("interlock-cb", with_interlock),
+    ),
+    (Bar(1.3),),
+)

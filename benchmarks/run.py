@@ -1,0 +1,115 @@
+"""What guarded calls cost, against code written by hand for the same purpose and against other libraries.
+
+`uv run benchmarks/run.py` measures everything in a few minutes and writes the results, the tables and the plots into
+`benchmarks/` and `docs/`. `--quick` ends within a minute and writes nothing; with `--check` it exits with 1 when a
+ratio of ours to the floor is worse than the committed baseline by more than 25 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # the package `benchmarks`, in place of its folder
+
+from benchmarks import plots, report  # noqa: E402
+from benchmarks.catalogue import CASES  # noqa: E402
+from benchmarks.environment import default_cache, prepare  # noqa: E402
+from benchmarks.results import (  # noqa: E402
+    Regression,
+    Results,
+    baseline_of,
+    confirmed,
+    load_baseline,
+    minor,
+    save_baseline,
+)
+from benchmarks.suite import FULL, QUICK, Suite  # noqa: E402
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Outcome
+    from benchmarks.model import Case
+
+HERE = ROOT / "benchmarks"
+BASELINE = HERE / "baseline.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
+PLOTS = ROOT / "docs" / "assets"
+ROUNDS = 5
+"""How often a check measures again what seems worse."""
+NO_MORE_ROUNDS = 40
+"""Seconds after which a quick check does not begin another round."""
+DRAWN = ("six_policies", "retry_storm", "asgi_everything")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, no files; ends within 60 seconds")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a ratio is worse than the baseline")
+    parser.add_argument("--write-baseline", action="store_true", help="make this run the baseline")
+    parser.add_argument("--only", metavar="CASE", nargs="+", choices=CASES, help=f"of {', '.join(CASES)}; no files")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="where the results go as well")
+    parser.add_argument("--python", metavar="VERSION", help="measure another Python, such as 3.13")
+    parser.add_argument("--cache", metavar="FOLDER", type=Path, default=default_cache(), help="of the environments")
+    options = parser.parse_args()
+    if options.check and options.write_baseline:
+        parser.error("--check compares with the baseline that --write-baseline replaces: give one of them")
+    if options.write_baseline and (options.quick or options.only):
+        parser.error("--write-baseline takes a full run, without --quick and --only")
+    return options
+
+
+def publish(cases: Sequence[Case], results: Results) -> None:
+    results.save(HERE / "results.json")
+    PLOTS.mkdir(exist_ok=True)
+    (PLOTS / "benchmarks.svg").write_text(plots.overview(cases, results))
+    for key in DRAWN:
+        (PLOTS / f"benchmarks-{key.replace('_', '-')}.svg").write_text(plots.bars(CASES[key], results))
+    report.publish(PAGE, report.page(cases, results))
+
+
+def check(cases: Sequence[Case], results: Results, suite: Suite) -> list[Regression]:
+    """Compare with the baseline. What seems worse is measured again before it counts, as long as there is time."""
+    python, baseline = load_baseline(BASELINE)
+    if python != minor(results.python):
+        print(f"the baseline is of Python {python}, this is {results.python}: ratios differ between versions")
+    rounds = iter(range(ROUNDS))
+
+    def again(doubtful: Sequence[Case]) -> dict[str, Outcome] | None:
+        late = time.monotonic() - suite.started > NO_MORE_ROUNDS and results.mode == QUICK.mode
+        return None if late or next(rounds, None) is None else suite.again(doubtful, FULL.effort)
+
+    return confirmed(cases, results.outcomes, baseline, again)
+
+
+def main() -> int:
+    started = time.monotonic()
+    options = arguments()
+    cases = [CASES[key] for key in options.only or CASES]
+    print("environments", file=sys.stderr, flush=True)
+    suite = Suite(
+        peers=prepare(HERE / "peers.txt", options.cache, options.python),
+        namesake=prepare(HERE / "namesake.txt", options.cache, options.python),
+        started=started,
+    )
+    results = suite.run(cases, QUICK if options.quick else FULL)
+    found = check(cases, results, suite) if options.check else []
+    print(report.conditions(results), report.details(cases, results), report.summary(cases, results), sep="\n\n")
+    if options.json:
+        results.save(options.json)
+    if not options.quick and not options.only:
+        publish(cases, results)
+    if options.write_baseline:
+        save_baseline(BASELINE, minor(results.python), baseline_of(cases, results))
+    if options.check:
+        print("\n" + report.check_report(found))
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
