@@ -352,6 +352,14 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.seconds
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Threads of the executor, such as those that look names up, take real time to end."""
+        self._virtual.work_started()
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._virtual.work_ended()
+
 
 class _VirtualSelector(selectors.BaseSelector):
     """Polls real files; when none is ready, time moves on instead of passing."""
