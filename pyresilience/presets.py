@@ -5,11 +5,10 @@ Every value can be overridden by keyword. A preset is a starting point: the righ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-from pyresilience.contrib.http import retry_after_delay, retry_on_status
 from pyresilience.policies.bulkhead import BulkheadConfig
 from pyresilience.policies.cache import CacheConfig
 from pyresilience.policies.circuit_breaker import CircuitBreakerConfig
@@ -131,7 +130,8 @@ def llm_policy(
         ignore_on: terminal errors, such as a refused key or an exhausted quota, that are never retried.
         options: as for every preset.
     """
-    hinted: Callable[[int, Any], float | None] = retry_after_delay(retry_after_max_wait)
+    from pyresilience.contrib.http import retry_after_delay, retry_on_status  # its patterns take time to compile
+
     options.setdefault("rate_limit", RateLimiterConfig(max_calls=max_calls, period=period))
     return _policy(
         options,
@@ -141,7 +141,7 @@ def llm_policy(
             delay=1.0,
             max_delay=max(60.0, retry_after_max_wait),
             retry_on_result=retry_on_status(*retry_on_status_codes),
-            delay_func=hinted,
+            delay_func=retry_after_delay(retry_after_max_wait),
             ignore_on=ignore_on,
         ),
         circuit=CircuitBreakerConfig(failure_threshold=5, recovery_timeout=30.0, ignore_on=ignore_on),

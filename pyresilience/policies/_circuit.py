@@ -22,6 +22,7 @@ class CircuitState(StrEnum):
 
 
 REFUSED = -1
+NO_WINDOW: deque[int] = deque(maxlen=0)
 DEFAULT_LEASE = 30.0
 """Seconds that a probe may go unreported when neither an attempt timeout nor `recovery_timeout` says so."""
 
@@ -196,7 +197,7 @@ class Circuit:
         self.probes = {}
         self.open_until = now + int(self._config.recovery_timeout * NANOSECONDS)
         self._window = CountWindow(size) if size else None
-        self.pending = deque(maxlen=size)
+        self.pending = deque(maxlen=size) if size else NO_WINDOW
         if state is CircuitState.CLOSED:
             self.permit = self._serial
         return state
