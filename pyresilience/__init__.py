@@ -36,6 +36,7 @@ from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
 from pyresilience.policies.timeout import Timeout, TimeoutConfig
 from pyresilience.presets import db_policy, http_policy, llm_policy, queue_policy, strict_policy
 from pyresilience.registry import ResilienceRegistry
+from pyresilience.runtime._hold import Hold
 
 __version__ = "0.1.0"
 
@@ -57,6 +58,7 @@ __all__ = [
     "EventType",
     "Fallback",
     "FallbackConfig",
+    "Hold",
     "JsonEventLogger",
     "Layer",
     "Listener",

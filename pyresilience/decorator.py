@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ParamSpec, TypeVar, overload
 
-from pyresilience.events._bus import Listener
+from pyresilience.events._bus import Listener, check_listeners
 from pyresilience.pipeline._pipeline import Member, Pipeline
 from pyresilience.policies.bulkhead import Bulkhead, BulkheadConfig
 from pyresilience.policies.cache import Cache, CacheConfig
@@ -62,6 +62,7 @@ class ResilienceConfig:
             if value is not None and not isinstance(value, allowed):
                 kinds = " or ".join(kind.__name__ for kind in allowed)
                 raise TypeError(f"ResilienceConfig.{name} must be a {kinds}, not {value!r}")
+        check_listeners("ResilienceConfig.listeners", self.listeners)
         if self.retry_budget is not None and self.retry is None:
             raise ValueError("ResilienceConfig.retry_budget limits retries and needs `retry` beside it")
         if self.retry_budget is not None and isinstance(self.retry, Retry):
@@ -124,5 +125,5 @@ def resilient(fn: Callable[..., Any] | None = None, /, *, name: str | None = Non
     if unknown:
         raise TypeError(f"resilient() got unexpected keywords: {', '.join(sorted(unknown))}")
     if "listeners" in parts:
-        parts["listeners"] = list(parts["listeners"])
+        parts["listeners"] = check_listeners("listeners", parts["listeners"])
     return ResilienceConfig(**parts).pipeline(name)

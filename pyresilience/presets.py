@@ -61,7 +61,7 @@ class PresetOptions(TypedDict, total=False):
     max_concurrent: int | None
     rate_limit: int | RateLimiterConfig | None
     cache: bool | CacheConfig | None
-    fallback: Any
+    fallback: object
     listeners: Iterable[Listener]
     retry_on: Sequence[type[BaseException]]
 
@@ -139,7 +139,7 @@ def llm_policy(
         retry=RetryConfig(
             max_attempts=4,
             delay=1.0,
-            max_delay=max(60.0, retry_after_max_wait),
+            max_delay=min(max(60.0, retry_after_max_wait), 1e9),
             retry_on_result=retry_on_status(*retry_on_status_codes),
             delay_func=retry_after_delay(retry_after_max_wait),
             ignore_on=ignore_on,
@@ -184,6 +184,8 @@ def _policy(
         policy["rate_limiter"] = rate_limit
     cache = options.get("cache")
     if cache:
+        if not isinstance(cache, (bool, CacheConfig)):
+            raise TypeError(f"cache must be True or a CacheConfig, not {cache!r}")
         policy["cache"] = CacheConfig() if cache is True else cache
     fallback = options.get("fallback")
     if fallback is not None:

@@ -11,10 +11,8 @@ def test_third_attempt_succeeds() -> None:
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
-import selectors
 import threading
 from contextlib import contextmanager
 from math import ceil, inf, nextafter
@@ -132,8 +130,13 @@ class VirtualTime:
     def backend_options(self, backend: str) -> dict[str, Any]:
         """What `anyio.run` and anyio's pytest plugin need to run `backend` in this time; see `hosting`."""
         if backend == "asyncio":
-            return {"loop_factory": lambda: _VirtualLoop(self)}
-        from pyresilience._testing_trio import trio_options
+            from pyresilience._testing_asyncio import asyncio_options
+
+            return asyncio_options(self)
+        try:
+            from pyresilience._testing_trio import trio_options
+        except ModuleNotFoundError as missing:
+            raise ImportError("virtual time on trio needs trio: pip install trio") from missing
 
         return trio_options(self)
 
@@ -342,59 +345,3 @@ class EventRecorder:
 
     def clear(self) -> None:
         self.events.clear()
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self, time: VirtualTime) -> None:
-        self._virtual = time
-        super().__init__(_VirtualSelector(time))
-
-    def time(self) -> float:
-        return self._virtual.seconds
-
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Threads of the executor, such as those that look names up, take real time to end."""
-        self._virtual.work_started()
-        try:
-            await super().shutdown_default_executor()
-        finally:
-            self._virtual.work_ended()
-
-
-class _VirtualSelector(selectors.BaseSelector):
-    """Polls real files; when none is ready, time moves on instead of passing."""
-
-    def __init__(self, time: VirtualTime) -> None:
-        self._time = time
-        self._real = selectors.DefaultSelector()
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        time = self._time
-        while True:
-            activity = time.activity
-            ready = self._real.select(0)
-            if ready or (timeout is not None and timeout <= 0):
-                return ready
-            if time.idle(inf if timeout is None else time.seconds + timeout, activity):
-                return self._real.select(0)
-            ready = self._real.select(POLL_SECONDS)
-            if ready:
-                return ready
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.register(fileobj, events, data)
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.unregister(fileobj)
-
-    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.modify(fileobj, events, data)
-
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.get_key(fileobj)
-
-    def get_map(self) -> Any:
-        return self._real.get_map()
-
-    def close(self) -> None:
-        self._real.close()

@@ -77,6 +77,9 @@ def test_every_value_can_be_changed_by_keyword():
 def test_unknown_keywords_are_refused():
     with pytest.raises(TypeError, match=r"a preset does not take attempts; it takes cache, circuit_failure"):
         http_policy(attempts=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="cache must be True or a CacheConfig, not 5"):
+        http_policy(cache=5)  # type: ignore[arg-type]
+    assert llm_policy(retry_after_max_wait=float("inf"))["retry"].max_delay == 1e9
 
 
 def test_language_model_results_are_retried_by_status_as_late_as_the_header_says(time):

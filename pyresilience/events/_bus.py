@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Collection, Iterable
+from typing import Any, Protocol
 
 from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 logger = logging.getLogger("pyresilience")
 
@@ -36,6 +33,16 @@ def check_listener(listener: Listener) -> None:
         return
     if not isinstance(wanted, Collection) or not all(isinstance(kind, EventType) for kind in wanted):  # pyright: ignore[reportUnknownVariableType]
         raise TypeError(f"event_types of {listener!r} must be a collection of EventType members only, not {wanted!r}")
+
+
+def check_listeners(field: str, listeners: Iterable[Listener]) -> tuple[Listener, ...]:
+    """The listeners as a tuple, or TypeError."""
+    if not isinstance(listeners, Iterable):
+        raise TypeError(f"{field} must be an iterable of listeners, not {listeners!r}")
+    checked = tuple(listeners)
+    for listener in checked:
+        check_listener(listener)
+    return checked
 
 
 def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-from pyresilience.events._bus import DispatchTable, Listener, check_listener, dispatch_table
+from pyresilience.events._bus import DispatchTable, Listener, check_listeners, dispatch_table
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._adapt import function_name, is_async
 from pyresilience.pipeline._call import Binding, Call, Layer
@@ -104,9 +104,7 @@ class Pipeline:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, not {name!r}")
         self.name = name
-        self._listeners = tuple(listeners)
-        for listener in self._listeners:
-            check_listener(listener)
+        self._listeners = check_listeners("listeners", listeners)
         self.layers: tuple[Layer, ...] = _hoist_deadline(tuple(_live(member) for member in layers))
         self.in_flight: set[Call[Any]] = set()
         self.total: int | None = min(_attributes(self.layers, "total_nanoseconds"), default=None)

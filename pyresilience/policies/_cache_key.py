@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from types import MethodType
 from typing import Any
 
 _ATOMS = frozenset({str, bytes, int, type(None)})
@@ -35,13 +36,18 @@ def call_key(fn: Any, signature: inspect.Signature | None, args: tuple[Any, ...]
         parts = tuple([arg if type(arg) in _ATOMS else frozen(arg) for arg in args])
         if kwargs:
             named = tuple((name, frozen(value)) for name, value in sorted(kwargs.items()))
-            key: Any = (fn, parts, named)
+            key: Any = (_function(fn), parts, named)
         else:
-            key = (fn, parts)
+            key = (_function(fn), parts)
         hash(key)
     except TypeError as error:
         raise Unhashable(str(error)) from None
     return key
+
+
+def _function(fn: Any) -> Any:
+    """The function itself; a method of one object without a reference to the object."""
+    return (fn.__func__, frozen(fn.__self__)) if isinstance(fn, MethodType) else fn
 
 
 def frozen(value: Any) -> Any:

@@ -23,6 +23,7 @@ class CircuitState(StrEnum):
 
 REFUSED = -1
 NO_WINDOW: deque[int] = deque(maxlen=0)
+MAX_OVERDUE = 1000
 DEFAULT_LEASE = 30.0
 """Seconds that a probe may go unreported when neither an attempt timeout nor `recovery_timeout` says so."""
 
@@ -43,6 +44,7 @@ class Circuit:
         "_failure_rate",
         "_lease",
         "_minimum",
+        "_overdue",
         "_probe_limit",
         "_serial",
         "_slow_rate",
@@ -66,6 +68,7 @@ class Circuit:
     failures: int
     open_until: int
     probes: dict[int, int]
+    _overdue: dict[int, None]
     pending: deque[int]
     _window: CountWindow | None
 
@@ -105,19 +108,25 @@ class Circuit:
         if len(self.probes) >= self._probe_limit:
             for probe in [probe for probe, end in self.probes.items() if end <= now]:
                 del self.probes[probe]
+                self._overdue[probe] = None
+            while len(self._overdue) > MAX_OVERDUE:
+                del self._overdue[next(iter(self._overdue))]
         return len(self.probes) < self._probe_limit
 
     def record(self, permit: int | None, now: int, *, failed: bool, slow: bool = False) -> CircuitState | None:
         """The outcome of a call; None as permit counts for whatever state the circuit is in now."""
         if self.state is CircuitState.CLOSED and permit in (None, self.permit):
             return self._record_closed(now, failed, slow)
-        if self.state is CircuitState.HALF_OPEN and (permit is None or permit in self.probes):
+        if permit is None or permit in self.probes or permit in self._overdue:
+            if self.state is not CircuitState.HALF_OPEN:
+                return None
             return self._record_probe(permit, now, failed, slow)
         return None
 
     def abandon(self, permit: int) -> None:
         """The call ended without a verdict: cancelled, refused further in, or ignored."""
         self.probes.pop(permit, None)
+        self._overdue.pop(permit, None)
 
     def _record_closed(self, now: int, failed: bool, slow: bool) -> CircuitState | None:
         self.failures = self.failures + 1 if failed else 0
@@ -139,7 +148,7 @@ class Circuit:
 
     def _record_probe(self, permit: int | None, now: int, failed: bool, slow: bool) -> CircuitState | None:
         if permit is not None:
-            del self.probes[permit]
+            self.abandon(permit)
         if failed:
             return self._enter(CircuitState.OPEN, now)
         self._successes += 1
@@ -195,6 +204,7 @@ class Circuit:
         self._successes = 0
         self._slow_successes = 0
         self.probes = {}
+        self._overdue = {}  # probes of this period that lost their place; what they report is true all the same
         self.open_until = now + int(self._config.recovery_timeout * NANOSECONDS)
         self._window = CountWindow(size) if size else None
         self.pending = deque(maxlen=size) if size else NO_WINDOW

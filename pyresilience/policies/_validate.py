@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+HUGE = 10**9
+"""No count and no duration may be larger: nanoseconds and timers have to hold it."""
+
+
 def integer(owner: object, field: str, minimum: int) -> None:
     value = getattr(owner, field)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{_where(owner, field)} must be an int, not {value!r}")
-    if value < minimum:
-        raise ValueError(f"{_where(owner, field)} must be at least {minimum}, not {value!r}")
+    if not minimum <= value <= HUGE:
+        raise ValueError(f"{_where(owner, field)} must be at least {minimum} and at most {HUGE}, not {_short(value)}")
 
 
 def number(
@@ -24,22 +28,21 @@ def number(
     field: str,
     *,
     minimum: float = 0.0,
-    maximum: float = math.inf,
+    maximum: float = HUGE,
     above: bool = False,
     infinite: bool = False,
     unit: str = " seconds",
 ) -> None:
-    """A finite number in [minimum, maximum]; with `above` not the minimum itself, with `infinite` also `inf`."""
+    """A number in [minimum, maximum]; with `above` not the minimum itself, with `infinite` also `inf`."""
     value = getattr(owner, field)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{_where(owner, field)} must be a number, not {value!r}")
-    allowed = f"more than {minimum:g}" if above else f"at least {minimum:g}"
-    if maximum != math.inf:
-        allowed += f" and at most {maximum:g}"
-    if not infinite:
-        allowed += " and finite"
-    if not (value > minimum if above else value >= minimum) or value > maximum or (value == math.inf and not infinite):
-        raise ValueError(f"{_where(owner, field)} must be {allowed}{unit}, not {value!r}")
+    if infinite and value == math.inf:
+        return
+    if not (value > minimum if above else value >= minimum) or value > maximum:
+        allowed = f"{'more than' if above else 'at least'} {minimum:g} and at most {maximum:g}{unit}"
+        allowed += ", or inf" if infinite else ""
+        raise ValueError(f"{_where(owner, field)} must be {allowed}, not {_short(value)}")
 
 
 def boolean(owner: object, field: str) -> None:
@@ -75,6 +78,8 @@ def function(owner: object, field: str, *, optional: bool = True) -> None:
 
 def choice(owner: object, field: str, allowed: tuple[str, ...]) -> None:
     value = getattr(owner, field)
+    if not isinstance(value, str):
+        raise TypeError(f"{_where(owner, field)} must be a str, not {value!r}")
     if value not in allowed:
         raise ValueError(f"{_where(owner, field)} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
@@ -83,6 +88,13 @@ def config_of(kind: type[Any], value: object) -> None:
     """The argument of a layer's constructor is the config that belongs to it."""
     if not isinstance(value, kind):
         raise TypeError(f"expected a {kind.__name__}, not {value!r}")
+
+
+def _short(value: object) -> str:
+    """As `repr`, without thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)
 
 
 def _where(owner: object, field: str) -> str:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pyresilience.errors import ResilienceTimeoutError
 from pyresilience.events._events import EventType
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call, CallNext
 
 R = TypeVar("R")
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +256,7 @@ class Cache:
         self._flights = {}
 
 
-class _ResultCache:
+class _ResultCache(Generic[K, V]):
     """A bounded map with expiry, for use on its own; thread-safe."""
 
     def __init__(self, config: CacheConfig | None = None) -> None:
@@ -271,12 +274,12 @@ class _ResultCache:
         """Entries now, those that have expired but were not asked for since included."""
         return len(self._store)
 
-    def _get(self, key: Any, default: Any) -> Any:
+    def _get(self, key: K, default: D) -> V | D:
         with self._lock:
-            value = self._store.get(key, sources.now())
+            value: V = self._store.get(key, sources.now())
         return default if value is MISSING else value
 
-    def _set(self, key: Any, value: Any) -> None:
+    def _set(self, key: K, value: V) -> None:
         with self._lock:
             self._store.set(key, value, sources.now())
 
@@ -285,14 +288,18 @@ class _ResultCache:
             self._store.clear()
 
 
-class ResultCache(_ResultCache):
+class ResultCache(_ResultCache[K, V]):
     """An LRU cache with expiry, to be used directly."""
 
-    def get(self, key: Any, default: Any = None) -> Any:
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: K, default: object = None) -> object:
         """The value kept for `key`, or `default`."""
         return self._get(key, default)
 
-    def set(self, key: Any, value: Any) -> None:
+    def set(self, key: K, value: V) -> None:
         """Keep `value`, for `ttl` seconds."""
         self._set(key, value)
 
@@ -301,14 +308,18 @@ class ResultCache(_ResultCache):
         self._clear()
 
 
-class AsyncResultCache(_ResultCache):
+class AsyncResultCache(_ResultCache[K, V]):
     """`ResultCache` with methods to await; none of them ever suspends."""
 
-    async def get(self, key: Any, default: Any = None) -> Any:
+    @overload
+    async def get(self, key: K) -> V | None: ...
+    @overload
+    async def get(self, key: K, default: D) -> V | D: ...
+    async def get(self, key: K, default: object = None) -> object:
         """The value kept for `key`, or `default`."""
         return self._get(key, default)
 
-    async def set(self, key: Any, value: Any) -> None:
+    async def set(self, key: K, value: V) -> None:
         """Keep `value`, for `ttl` seconds."""
         self._set(key, value)
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+GRACE = 2.0
+"""A probe has this many times its attempt timeout before its place is given away: the timeout itself reports first."""
+
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreakerConfig:
@@ -38,8 +41,8 @@ class CircuitBreakerConfig:
         slow_call_duration: seconds above which a call is slow and `SLOW_CALL` is emitted; 0: off.
         slow_call_rate_threshold: share of slow calls in the window that opens the circuit, reached or passed.
         half_open_max_calls: probes that may be under way at one time; None: `success_threshold`.
-        probe_timeout: seconds after which a probe that has not been reported gives its place to another; None: the
-            limit of the attempt timeout inside, or else `recovery_timeout`.
+        probe_timeout: seconds after which a probe that has not been reported gives its place to another; None: twice
+            the limit of the attempt timeout inside, or else `recovery_timeout`. Its late report still counts.
     """
 
     failure_threshold: int = 5
@@ -100,7 +103,7 @@ class CircuitBreaker:
     a probe that ends in one gives its place back.
     """
 
-    __slots__ = ("_anonymous", "_circuit", "_error_types", "_ignore_on", "_lock", "_slow", "config", "name")
+    __slots__ = ("_anonymous", "_circuit", "_error_types", "_ignore_on", "_lock", "_longest", "_slow", "config", "name")
 
     def __init__(self, config: CircuitBreakerConfig | None = None, *, name: str = "circuit_breaker") -> None:
         config = CircuitBreakerConfig() if config is None else config
@@ -109,6 +112,7 @@ class CircuitBreaker:
         self.name = name
         self._circuit = Circuit(config)
         self._lock = threading.Lock()
+        self._longest = 0.0
         self._error_types = (*config.error_types, ResilienceTimeoutError)
         self._ignore_on = (*config.ignore_on, CallRejectedError)
         self._slow = int(config.slow_call_duration * sources.NANOSECONDS)
@@ -125,7 +129,8 @@ class CircuitBreaker:
         """A pipeline contains this breaker and, inside it, these layers: an attempt timeout bounds a probe."""
         limits = [limit for layer in inner if (limit := getattr(layer, "attempt_seconds", None)) is not None]
         if limits and self.config.probe_timeout is None:
-            self._circuit.set_lease(min(limits))
+            self._longest = max(self._longest, min(limits))
+            self._circuit.set_lease(self._longest * GRACE)
 
     async def __call__(self, call: Call[R], call_next: CallNext[R]) -> R:
         circuit = self._circuit

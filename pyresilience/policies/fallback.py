@@ -32,7 +32,7 @@ class FallbackConfig:
         timeout: seconds that an async handler may take; the deadline of the call may have passed already.
     """
 
-    handler: Any = None
+    handler: object = None
     fallback_on: Sequence[type[BaseException]] = (Exception,)
     _: KW_ONLY
     timeout: float = inf
@@ -91,7 +91,7 @@ class Fallback:
                 del original
 
     async def _answer(self, call: Call[R], error: BaseException) -> R:
-        handler = self.config.handler
+        handler: Any = self.config.handler
         answer = handler(error) if self._call_handler else handler
         if not (self._call_handler and inspect.isawaitable(answer)):
             return answer  # type: ignore[no-any-return]

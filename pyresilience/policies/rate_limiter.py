@@ -202,7 +202,10 @@ class RateLimiter(_Limiter):
     __slots__ = ()
 
     def acquire(self) -> bool:
-        """Take a token, blocking up to `max_wait` seconds; False when it would take longer."""
+        """Take a token, blocking up to `max_wait` seconds; False when it would take longer.
+
+        In a thread that runs an event loop it does not wait at all.
+        """
         return drive(self._turn(_BLOCKING, inf))[0] == 0.0
 
 

@@ -35,7 +35,7 @@ class RetryConfig:
         max_attempts: attempts in all, the first included.
         delay: seconds of backoff after the first attempt.
         backoff_factor: what the backoff is multiplied by after each further attempt.
-        max_delay: seconds that no wait exceeds, whatever its source.
+        max_delay: seconds that no backoff and no `delay_func` exceeds.
         jitter: draw each wait between 10 % and 100 % of the backoff.
         retry_on: errors worth another attempt. Cancellation, `KeyboardInterrupt` and other errors that are not an
             `Exception` are never retried, `MemoryError` and `RecursionError` only when named, an exception group
@@ -149,7 +149,7 @@ class Retry:
                         if last is not None and isinstance(error, CallRejectedError):
                             raise error from last
                         raise
-                    last = error
+                    last = unwrap(error)
                 else:
                     if judge is None or not judge(result):
                         return result

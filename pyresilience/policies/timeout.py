@@ -29,9 +29,10 @@ class TimeoutConfig:
         per_attempt: False makes `seconds` the limit of the whole call, retries and waits included.
         pool_size: worker threads for sync functions guarded with this config; None shares a pool of 32.
         total: seconds for the whole call, beside the limit of an attempt.
-        in_thread: False runs sync functions in the caller's thread. The deadline is then enforced only between
-            attempts and in waits, because a function cannot be interrupted; it may ask `remaining_time()`. For
-            functions that must stay in one thread, such as those that use a `sqlite3` connection.
+        in_thread: False runs a sync function that is called synchronously in the caller's thread. The deadline is then
+            enforced only between attempts and in waits, because a function cannot be interrupted; it may ask
+            `remaining_time()`. For functions that must stay in one thread, such as those that use a `sqlite3`
+            connection. A sync function that is awaited runs in a worker thread in any case.
     """
 
     seconds: float = 30.0

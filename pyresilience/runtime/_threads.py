@@ -50,7 +50,20 @@ class JobState(Enum):
 class Job:
     """One function to run, and who is told when it has ended."""
 
-    __slots__ = ("args", "context", "deadline", "error", "fn", "hold", "kwargs", "sources", "state", "value", "wake")
+    __slots__ = (
+        "args",
+        "context",
+        "deadline",
+        "error",
+        "fn",
+        "hold",
+        "kwargs",
+        "pools",
+        "sources",
+        "state",
+        "value",
+        "wake",
+    )
 
     def __init__(
         self,
@@ -66,6 +79,7 @@ class Job:
         self.wake = wake
         self.deadline = deadline
         self.sources = sources.current
+        self.pools: tuple[WorkerPool, ...] = getattr(_this_thread, "pools", ())
         self.context = copy_context()
         self.hold = Hold()
         self.state = JobState.QUEUED
@@ -96,7 +110,7 @@ class Job:
 
 
 class PoolExhausted(Exception):
-    """The pool cannot take the job. `detail` says why: `abandoned`, `nested` or `queue full`."""
+    """The pool cannot take the job. `detail` says why: `abandoned`, `nested`, `queue full` or `no thread`."""
 
     def __init__(self, message: str, detail: str) -> None:
         super().__init__(message)
@@ -113,13 +127,13 @@ class _Worker:
         self.lock.acquire()
 
     def main(self) -> None:
-        _this_thread.is_worker = True
         pool = self.pool
         job = pool.begun(self)
         if job is None:
             return
         while True:
             while job is not None:
+                _this_thread.pools = (*job.pools, pool)
                 job.run()
                 job = pool.ended(self, job)
             if not self.lock.acquire(timeout=pool.idle_seconds) and not self._called_back():
@@ -153,7 +167,8 @@ class WorkerPool:
         """Give the job to an idle thread, a new one, or the queue.
 
         Raises:
-            PoolExhausted: every thread is abandoned; or the caller is itself a worker and would wait for a worker.
+            PoolExhausted: every thread is abandoned; or the caller runs, at whatever depth, in a thread of this pool
+                and would wait for another; or the system gives no more threads.
         """
         # As in the bulkhead, what an interrupt must not tear apart are statements without calls.
         worker: _Worker | None = None
@@ -170,9 +185,11 @@ class WorkerPool:
                 self.threads += 1
             job.sources.work_started()
             threading.Thread(target=worker.main, name="pyresilience-worker", daemon=True).start()
-        except BaseException:
+        except BaseException as error:
             if worker is not None:
                 self._call_off(worker, job)
+            if isinstance(error, RuntimeError) and error.__context__ is None:
+                raise PoolExhausted(f"no worker thread could be started: {error}", "no thread") from None
             raise
 
     def _hand_over(self, worker: _Worker, job: Job) -> None:
@@ -204,7 +221,7 @@ class WorkerPool:
         if self.abandoned >= self.size:
             message = f"all {self.size} worker threads run functions that were abandoned"
             raise PoolExhausted(message, "abandoned")
-        if getattr(_this_thread, "is_worker", False):
+        if self in job.pools:
             raise PoolExhausted(f"all {self.size} worker threads are busy and one of them asks for another", "nested")
         if len(self._queue) >= QUEUE_LIMIT:
             raise PoolExhausted(f"{QUEUE_LIMIT} calls wait for one of {self.size} worker threads", "queue full")

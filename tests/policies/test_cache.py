@@ -134,6 +134,24 @@ def test_methods_are_cached_per_instance_without_keeping_it_alive(time):
     assert watch() is None
 
 
+def test_a_bound_method_is_cached_without_keeping_its_object_alive(time):
+    class Shop:
+        calls = 0
+
+        def price(self):
+            self.calls += 1
+            return self.calls
+
+    pipeline = Pipeline(CacheConfig())
+    one, two = Shop(), Shop()
+    assert [pipeline.call_sync(shop.price) for shop in (one, one, two)] == [1, 1, 1]
+    assert (one.calls, two.calls) == (1, 1)
+    watch = weakref.ref(one)
+    del one
+    gc.collect()
+    assert watch() is None
+
+
 def test_arguments_without_a_hash_run_uncached_with_one_warning(time):
     from pyresilience.testing import EventRecorder
 

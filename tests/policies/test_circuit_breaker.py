@@ -236,6 +236,59 @@ async def test_a_probe_that_never_returns_gives_its_place_to_another(lab):
 
 
 @every_runtime
+async def test_probes_slower_than_their_lease_still_close_it(lab):
+    """A service that answers, if slowly, must not be kept out for as long as there is traffic."""
+    breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=1, recovery_timeout=1, success_threshold=2))
+    fn = lab.function(OSError(), After(3, "slow but right"))
+    guarded = lab.pipeline(breaker)(fn)
+    await fail(lab, guarded, 1)
+    await lab.sleep(1)
+
+    async def client():
+        for _ in range(20):
+            await lab.outcome(guarded)
+            await lab.sleep(0.25)
+
+    async def watch():
+        await lab.sleep(4.5)
+        assert breaker.state is CircuitState.CLOSED
+        return True
+
+    assert (await lab.together(client, client, client, watch))[3] is True
+
+
+@every_runtime
+async def test_a_black_hole_gets_only_the_configured_probes(lab):
+    """Their timeout is reported before their lease ends."""
+    breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=1, recovery_timeout=10, success_threshold=2))
+    fn = lab.function(After(1000))
+    guarded = lab.pipeline(breaker, TimeoutConfig(2))(fn)
+    await fail(lab, guarded, 1)
+
+    async def client():
+        for _ in range(120):
+            await lab.outcome(guarded)
+            await lab.sleep(0.25)
+
+    await lab.together(*[client] * 5, apart=0.05)
+    # Two probes at most in each half-open period, and at most one period every 12 s.
+    assert fn.calls <= 1 + 2 * (lab.now // 12 + 1)
+
+
+def test_the_lease_of_a_shared_breaker_is_that_of_the_slowest_pipeline(time):
+    breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=1, recovery_timeout=5, success_threshold=1))
+    pipelines = [Pipeline(breaker, TimeoutConfig(seconds)) for seconds in (60, 1)]
+    breaker.record_failure()
+    time.jump(5)
+    assert breaker.allow_request() and not breaker.allow_request()
+    time.jump(119)
+    assert not breaker.allow_request()
+    time.jump(1)
+    assert breaker.allow_request()
+    del pipelines
+
+
+@every_runtime
 async def test_the_last_bad_result_counts_as_a_failure(lab):
     breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=2))
     config = RetryConfig(max_attempts=2, delay=0, retry_on_result=lambda value: value == 503)

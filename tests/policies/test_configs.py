@@ -94,6 +94,9 @@ def bad_values():
     yield from ((where, bad, TypeError) for where in NUMBERS for bad in (True, "1", [1.0], 1j))
     yield from ((where, inf, ValueError) for where in SECONDS_FROM_0 + ABOVE_0 + RATES)
     yield from ((where, 0, ValueError) for where in ABOVE_0 + UNLIMITED_ABOVE_0)
+    yield from ((where, 1e300, ValueError) for where in NUMBERS)
+    yield from ((where, 10**9 + 1, ValueError) for where in INTEGERS_FROM_1 + INTEGERS_FROM_0)
+    yield (RateLimiterConfig, "algorithm"), 5, TypeError
     yield from ((where, 1.01, ValueError) for where in RATES)
     yield from ((where, bad, TypeError) for where in BOOLEANS for bad in (1, None, "yes"))
     yield from ((where, bad, TypeError) for where in ERRORS for bad in (None, "OSError", (1,), (int,), 3, [OSError()]))
@@ -128,6 +131,24 @@ def test_configs_are_frozen_hashable_comparable_picklable(config):
     field = dataclasses.fields(config)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, field, 1)
+
+
+def test_a_number_of_many_digits_is_not_shown_whole():
+    with pytest.raises(ValueError, match=r"max_attempts must be at least 1 and at most 1000000000, not a number of"):
+        RetryConfig(max_attempts=10**5000)
+    with pytest.raises(ValueError, match=r"seconds must be more than 0 and at most 1e\+09 seconds, or inf, not a num"):
+        TimeoutConfig(seconds=10**400)
+
+
+@pytest.mark.parametrize("wrong", [42, [42]])
+def test_listeners_that_are_none_are_refused_by_name(wrong):
+    for make in (
+        lambda: ResilienceConfig(listeners=wrong),
+        lambda: pyresilience.resilient(listeners=wrong),
+        lambda: pyresilience.Pipeline(listeners=wrong),
+    ):
+        with pytest.raises(TypeError, match="listener"):
+            make()
 
 
 def test_limits_may_be_infinite_where_they_are_durations():

@@ -14,6 +14,7 @@ from pyresilience import (
     Bulkhead,
     BulkheadConfig,
     BulkheadFullError,
+    CircuitBreaker,
     CircuitBreakerConfig,
     EventType,
     Pipeline,
@@ -258,6 +259,28 @@ def test_a_worker_never_waits_for_a_worker():
     eventually(lambda: len(pipeline.pool._idle) == 4)
 
 
+def test_a_worker_may_wait_for_a_worker_of_another_pool():
+    """But not, by way of that one, for one of its own."""
+    inner = Pipeline(TimeoutConfig(seconds=10, pool_size=1))
+    outer = Pipeline(TimeoutConfig(seconds=10, pool_size=4))
+    at_once = threading.Barrier(4)
+
+    def work():
+        at_once.wait(10)
+        return inner.call_sync(int)
+
+    callers = [threading.Thread(target=lambda: results.append(outer.call_sync(work))) for _ in range(4)]
+    results: list[int] = []
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert results == [0] * 4
+
+    with pytest.raises(BulkheadFullError, match="one of them asks for another"):
+        inner.call_sync(lambda: outer.call_sync(lambda: inner.call_sync(int)))
+
+
 def test_the_queue_for_threads_is_bounded(monkeypatch):
     monkeypatch.setattr(threads, "QUEUE_LIMIT", 2)
     pool = WorkerPool(1)
@@ -271,9 +294,11 @@ def test_the_queue_for_threads_is_bounded(monkeypatch):
 
 
 def test_a_thread_that_cannot_be_started_costs_nothing(monkeypatch):
-    """The system has no more threads: the error surfaces, and permit, thread and abandoned counts are as before."""
+    """The system has no more threads: a refusal that says nothing about the service, and all counts are as before."""
     bulkhead = Bulkhead(BulkheadConfig(max_concurrent=1))
-    pipeline = Pipeline(bulkhead, TimeoutConfig(seconds=10, pool_size=2))
+    breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=1))
+    events = EventRecorder()
+    pipeline = Pipeline(breaker, bulkhead, TimeoutConfig(seconds=10, pool_size=2), listeners=[events])
 
     def no_more(self):
         raise RuntimeError("can't start new thread")
@@ -281,8 +306,10 @@ def test_a_thread_that_cannot_be_started_costs_nothing(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_more)
         for _ in range(3):
-            with pytest.raises(RuntimeError, match="can't start new thread"):
+            with pytest.raises(BulkheadFullError, match="no worker thread could be started: can't start new thread"):
                 pipeline.call_sync(int)
+    assert breaker.state.value == "closed"
+    assert events.types == [EventType.BULKHEAD_REJECTED] * 3 and events.events[0].detail == "no thread"
     assert bulkhead.statistics().in_use == 0
     assert (pipeline.pool.threads, pipeline.pool.abandoned) == (0, 0)
     assert pipeline.call_sync(int) == 0

@@ -98,6 +98,12 @@ class ResilienceMiddleware:
         trust_trace: bool = True,
         readiness: Readiness | None = None,
     ) -> None:
+        if not callable(app):
+            raise TypeError(f"app must be an ASGI application, not {app!r}")
+        if context is not None and not callable(context):
+            raise TypeError(f"context must be a function of the scope or None, not {context!r}")
+        if not isinstance(trust_trace, bool):
+            raise TypeError(f"trust_trace must be True or False, not {trust_trace!r}")
         if context is not None and not trust_trace:
             raise ValueError("trust_trace=False belongs to the built-in context; call request_context(...) in your own")
         self.app = app

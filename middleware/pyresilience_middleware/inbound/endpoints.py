@@ -84,7 +84,7 @@ class Endpoints:
             body = render(collector, namespace, openmetrics=openmetrics)
             return Answer(200, OPENMETRICS if openmetrics else TEXT, body, ((b"vary", b"accept"),))
 
-        self._answers[path] = answer
+        self._add("metrics_path", path, answer)
 
     def add_health(self, path: str, health: Health) -> None:
         _check_path("health_path", path)
@@ -93,10 +93,15 @@ class Endpoints:
             report = health.report()
             return _health(report["status"] != FAIL, report)
 
-        self._answers[path] = whole
-        self._answers[f"{path}/live"] = lambda _: _health(True)
-        self._answers[f"{path}/ready"] = lambda _: _health(health.ready())
-        self._answers[f"{path}/startup"] = lambda _: _health(health.readiness.started)
+        self._add("health_path", path, whole)
+        self._add("health_path", f"{path}/live", lambda _: _health(True))
+        self._add("health_path", f"{path}/ready", lambda _: _health(health.ready()))
+        self._add("health_path", f"{path}/startup", lambda _: _health(health.readiness.started))
+
+    def _add(self, field: str, path: str, answer: Callable[[Scope], Answer]) -> None:
+        if path in self._answers:
+            raise ValueError(f"{field}: {path!r} is the path of another endpoint already")
+        self._answers[path] = answer
 
     async def answered(self, scope: Scope, send: Send) -> bool:
         """Answer an http request if its path is one of ours; False when it is not."""
@@ -202,6 +207,8 @@ def _health(good: bool, report: dict[str, Any] | None = None) -> Answer:
 
 
 def _check_path(field: str, path: str) -> None:
+    if not isinstance(path, str):
+        raise TypeError(f"{field} must be a str, not {path!r}")
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError(f"{field} must begin with a slash and not end with one, not {path!r}")
 

@@ -39,7 +39,9 @@ def shared_collector() -> MetricsCollector:
 
 
 def check_namespace(namespace: str) -> None:
-    """Raise ValueError for what cannot begin the name of a metric."""
+    """Raise ValueError or TypeError for what cannot begin the name of a metric."""
+    if not isinstance(namespace, str):
+        raise TypeError(f"namespace must be a str, not {namespace!r}")
     if not _NAMESPACE.fullmatch(namespace):
         raise ValueError(f"namespace must match {_NAMESPACE.pattern}, not {namespace!r}")
 

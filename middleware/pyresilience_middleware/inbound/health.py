@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pyresilience import AsyncRateLimiter, Bulkhead, CircuitBreaker, CircuitState, RateLimiter, health_check
+from pyresilience import (
+    AsyncRateLimiter,
+    Bulkhead,
+    CircuitBreaker,
+    CircuitState,
+    RateLimiter,
+    ResilienceRegistry,
+    health_check,
+)
 from pyresilience.health import inventory_health
 from pyresilience.pipeline._inventory import pipelines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from pyresilience import Pipeline, ResilienceRegistry
+    from pyresilience import Pipeline
     from pyresilience_middleware.inbound.types import ASGIApp, Message, Receive, Scope, Send
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -90,10 +99,22 @@ class Health:
         service_id: str | None,
         readiness: Readiness,
     ) -> None:
-        if isinstance(critical, str):
-            raise TypeError(f"critical must be a collection of names, not the single str {critical!r}")
+        if isinstance(critical, str) or not isinstance(critical, Iterable):
+            raise TypeError(f"critical must be a collection of names, not {critical!r}")
+        if registry is not None and not isinstance(registry, ResilienceRegistry):
+            raise TypeError(f"registry must be a ResilienceRegistry or None, not {registry!r}")
+        if not isinstance(details, bool):
+            raise TypeError(f"details must be True or False, not {details!r}")
+        if not isinstance(readiness, Readiness):
+            raise TypeError(f"readiness must be a Readiness, not {readiness!r}")
+        for field, text in (("version", version), ("service_id", service_id)):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"{field} must be a str or None, not {text!r}")
         self._registry = registry
         self._critical = frozenset(critical)
+        for name in self._critical:
+            if not isinstance(name, str):
+                raise TypeError(f"critical must contain names only, not {name!r}")
         self._details = details
         self._about = {"version": version, "serviceId": service_id}
         self.readiness = readiness

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyresilience import (
+    AsyncRateLimiter,
     BulkheadFullError,
     CallRejectedError,
     CircuitOpenError,
@@ -142,8 +143,8 @@ def _whole_seconds(retry_after: float | None) -> int:
     return math.ceil(min(retry_after, MAX_RETRY_AFTER))
 
 
-def _refused_by(error: RateLimitExceededError, pipeline: Pipeline) -> RateLimiter | None:
-    limiters = [layer for layer in pipeline.layers if isinstance(layer, RateLimiter)]
+def _refused_by(error: RateLimitExceededError, pipeline: Pipeline) -> RateLimiter | AsyncRateLimiter | None:
+    limiters = [layer for layer in pipeline.layers if isinstance(layer, (RateLimiter, AsyncRateLimiter))]
     return next((limiter for limiter in limiters if limiter.name == error.name), None)
 
 

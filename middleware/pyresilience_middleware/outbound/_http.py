@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
@@ -86,7 +87,7 @@ class Body(Protocol):
         ...
 
 
-class Exchange:
+class Exchange(ABC):
     """One request on its way through the pipeline of its host, and the response to its current attempt.
 
     A client library derives a class of its own; the layers know only this one.
@@ -100,17 +101,17 @@ class Exchange:
         self.response: Any = None
         self.body: Body | None = None
 
+    @abstractmethod
     def prepare(self, call: Call[Any]) -> None:
         """Make ready what this attempt will send."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attach(self, response: Any, call: Call[Any]) -> Body | None:
         """Let the body of a response hold the call; None when nothing of it is outstanding."""
-        raise NotImplementedError
 
+    @abstractmethod
     def replayable(self) -> bool:
         """Whether the same body can be sent a second time."""
-        raise NotImplementedError
 
     def receive(self, response: Any, call: Call[Any]) -> Any:
         """Take charge of a response. Those that are the server's failure are raised."""

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     import httpx
     import httpx2
 
-    from pyresilience import Call
-    from pyresilience.runtime._hold import Hold
+    from pyresilience import Call, Hold
 
     class TransportBase(httpx2.AsyncBaseTransport, httpx.AsyncBaseTransport):  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
         pass

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         BulkheadConfig,
         Call,
         CircuitBreakerConfig,
+        Hold,
         Listener,
         Pipeline,
         RateLimiter,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
         RetryConfig,
         TimeoutConfig,
     )
-    from pyresilience.runtime._hold import Hold
 
 KINDS = ErrorKinds(
     not_sent=(errors.ConnectTimeout,),
