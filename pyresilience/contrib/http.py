@@ -42,7 +42,7 @@ MULTI_GETTERS = ("get_list", "getlist", "get_all", "getall")
 """How client libraries call the method that gives each value of a header that was sent more than once."""
 
 
-def retry_on_status(*codes: int) -> Callable[[Any], bool]:
+def retry_on_status(*codes: int) -> Callable[[object], bool]:
     """A `retry_on_result` that is true for responses with one of these status codes.
 
     Raises:
@@ -57,7 +57,7 @@ def retry_on_status(*codes: int) -> Callable[[Any], bool]:
     return _StatusIn(frozenset(codes))
 
 
-def retry_after_delay(max_wait: float = 60.0) -> Callable[[int, Any], float | None]:
+def retry_after_delay(max_wait: float = 60.0) -> Callable[[int, object], float | None]:
     """A `delay_func` that waits for as long as the server asked to.
 
     It answers None, which means the normal backoff, when there is no `Retry-After` header that can be read. The wait
@@ -77,7 +77,7 @@ def retry_after_delay(max_wait: float = 60.0) -> Callable[[int, Any], float | No
     return _RetryAfterDelay(float(max_wait))
 
 
-def retry_after(headers: Any) -> float | None:
+def retry_after(headers: object) -> float | None:
     """Seconds that a server asks to wait, from the headers of its response; None when it does not say so readably.
 
     Of several `Retry-After` values the largest counts. A date is compared with the server's own `Date`, if the
@@ -114,7 +114,7 @@ def parse_retry_after(value: str, now_wall: float) -> float | None:
 class _StatusIn:
     codes: frozenset[int]
 
-    def __call__(self, value: Any) -> bool:
+    def __call__(self, value: object) -> bool:
         for name in ("status_code", "status"):
             code = getattr(value, name, None)
             if _is_int(code):
@@ -129,7 +129,7 @@ class _StatusIn:
 class _RetryAfterDelay:
     max_wait: float
 
-    def __call__(self, attempt: int, outcome: Any) -> float | None:
+    def __call__(self, attempt: int, outcome: object) -> float | None:
         headers = getattr(outcome, "headers", None)
         if headers is None:
             headers = getattr(getattr(outcome, "response", None), "headers", None)

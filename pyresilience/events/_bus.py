@@ -18,7 +18,7 @@ class Listener(Protocol):
     collection of `EventType`, receives only those; others are not even built for it.
     """
 
-    def __call__(self, event: ResilienceEvent, /) -> Any: ...
+    def __call__(self, event: ResilienceEvent, /) -> object: ...
 
 
 DispatchTable = dict[EventType, tuple[Listener, ...]]

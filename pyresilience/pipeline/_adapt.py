@@ -33,4 +33,9 @@ def is_async(fn: Any) -> bool:
                 "body, so there is nothing yet that could be retried, timed or counted; guard the function that "
                 "consumes it, or one that fetches a single item"
             )
-    return any(inspect.iscoroutinefunction(body) for body in bodies)
+    return is_coroutine_callable(fn)
+
+
+def is_coroutine_callable(fn: object) -> bool:
+    """Whether `fn` is an `async def` function, or an object with an `async def __call__`."""
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004

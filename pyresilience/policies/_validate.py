@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from pyresilience.pipeline._adapt import is_coroutine_callable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ def function(owner: object, field: str, *, optional: bool = True) -> None:
         return
     if not callable(value):
         raise TypeError(f"{_where(owner, field)} must be callable, not {value!r}")
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+    if is_coroutine_callable(value):
         raise TypeError(f"{_where(owner, field)} must be a plain function, not the async {value!r}")
 
 

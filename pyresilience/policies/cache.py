@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass
 from math import inf
@@ -43,7 +43,7 @@ class CacheConfig:
     max_size: int = 256
     ttl: float = 300.0
     _: KW_ONLY
-    key: Callable[..., Any] | None = None
+    key: Callable[..., Hashable] | None = None
 
     def __post_init__(self) -> None:
         validate.integer(self, "max_size", 1)

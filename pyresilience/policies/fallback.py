@@ -12,6 +12,7 @@ import anyio
 
 from pyresilience.errors import ResilienceError, ResilienceTimeoutError
 from pyresilience.events._events import EventType
+from pyresilience.pipeline._adapt import is_coroutine_callable
 from pyresilience.policies import _validate as validate
 from pyresilience.runtime._blocking import unwrap
 
@@ -65,10 +66,7 @@ class Fallback:
         self.name = name
         self._caught = () if handler is None else tuple(config.fallback_on)
         self._call_handler = callable(handler)
-        asynchronous = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-            getattr(handler, "__call__", None)  # noqa: B004  # the method itself is wanted, to look into it
-        )
-        self.async_only = "its handler is an async function" if asynchronous else None
+        self.async_only = "its handler is an async function" if is_coroutine_callable(handler) else None
 
     def __repr__(self) -> str:
         return f"Fallback({self.config.handler!r})"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyresilience import MetricsCollector
+from pyresilience.pipeline._adapt import is_coroutine_callable
 from pyresilience_middleware.inbound.context import headers_of
 from pyresilience_middleware.inbound.exposition import (
     OPENMETRICS,
@@ -63,7 +63,7 @@ class Endpoints:
     """Answers by path, below the `root_path` of the app."""
 
     def __init__(self, access: Access | None = None) -> None:
-        if access is not None and (not callable(access) or _is_async(access)):
+        if access is not None and (not callable(access) or is_coroutine_callable(access)):
             raise TypeError(f"access must be a plain function of the scope, not {access!r}")
         self._access = access
         self._answers: dict[str, Callable[[Scope], Answer]] = {}
@@ -211,7 +211,3 @@ def _check_path(field: str, path: str) -> None:
         raise TypeError(f"{field} must be a str, not {path!r}")
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError(f"{field} must begin with a slash and not end with one, not {path!r}")
-
-
-def _is_async(function: object) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

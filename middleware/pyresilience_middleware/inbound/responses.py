@@ -119,7 +119,7 @@ class StarletteLike(Protocol):
     """What `install_exception_handlers` needs of an application: Starlette and FastAPI have it."""
 
     def add_exception_handler(
-        self, exc_class_or_status_code: Any, handler: Callable[[Any, Any], Awaitable[Any]], /
+        self, exc_class_or_status_code: type[Exception], handler: Callable[..., Awaitable[Problem]], /
     ) -> None: ...
 
 
