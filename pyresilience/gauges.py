@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pyresilience.events._metrics import MAX_FUNCTIONS, OTHER
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.policies._circuit import CircuitState
 from pyresilience.policies.bulkhead import Bulkhead
@@ -15,8 +17,7 @@ from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter
 if TYPE_CHECKING:
     from pyresilience.pipeline._pipeline import Pipeline
 
-MAX_NAMES = 1000
-OTHER = "__other__"
+_NAMESPACE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 CIRCUIT_STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 """The number that stands for a state; the worse, the higher."""
@@ -75,7 +76,18 @@ GAUGES: tuple[tuple[str, str, Callable[[Reading], int | None]], ...] = (
 """Name, help text and value of each gauge."""
 
 
-def readings(label: Callable[[str], str], max_names: int = MAX_NAMES) -> dict[str, Reading]:
+def check_namespace(field: str, namespace: str) -> None:
+    """Raise TypeError or ValueError for what cannot begin the name of a metric."""
+    if not isinstance(namespace, str):
+        raise TypeError(f"{field} must be a str, not {namespace!r}")
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(
+            f"{field} must begin with a letter or underscore and go on with letters, digits and underscores, "
+            f"not {namespace!r}"
+        )
+
+
+def readings(label: Callable[[str], str], max_names: int = MAX_FUNCTIONS) -> dict[str, Reading]:
     """A reading for each name of a pipeline, made fit by `label`. Taking it uses up no token and no probe.
 
     Beyond `max_names`, those last in alphabetical order are counted together as `__other__`.

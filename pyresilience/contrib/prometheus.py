@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyresilience.events._histogram import DEFAULT_BUCKETS, check_buckets
 from pyresilience.events._metrics import MAX_FUNCTIONS, OTHER, check_max_functions, label_text, warn_of_overflow
-from pyresilience.gauges import GAUGES, Reading, readings
+from pyresilience.gauges import GAUGES, Reading, check_namespace, readings
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -25,18 +24,6 @@ if TYPE_CHECKING:
     from pyresilience.events._events import EventType, ResilienceEvent
 
 __all__ = ["PrometheusListener", "ResilienceCollector"]
-
-_NAMESPACE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-
-
-def _check_namespace(owner: str, namespace: str) -> None:
-    if not isinstance(namespace, str):
-        raise TypeError(f"{owner}.namespace must be a str, not {namespace!r}")
-    if not _NAMESPACE.fullmatch(namespace):
-        raise ValueError(
-            f"{owner}.namespace must begin with a letter or underscore and go on with letters, digits and "
-            f"underscores, not {namespace!r}"
-        )
 
 
 class _Series:
@@ -162,7 +149,7 @@ class PrometheusListener:
         *,
         max_functions: int = MAX_FUNCTIONS,
     ) -> None:
-        _check_namespace("PrometheusListener", namespace)
+        check_namespace("PrometheusListener.namespace", namespace)
         check_max_functions("PrometheusListener", max_functions)
         bounds = None if buckets is None else check_buckets("PrometheusListener", buckets)
         registry = REGISTRY if registry is None else registry
@@ -203,7 +190,7 @@ class ResilienceCollector(Collector):
     """
 
     def __init__(self, namespace: str = "pyresilience", *, max_functions: int = MAX_FUNCTIONS) -> None:
-        _check_namespace("ResilienceCollector", namespace)
+        check_namespace("ResilienceCollector.namespace", namespace)
         self._max_functions = check_max_functions("ResilienceCollector", max_functions)
         self.namespace = namespace
 

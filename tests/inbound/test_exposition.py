@@ -130,7 +130,7 @@ async def test_names_that_look_alike_once_they_are_printable_are_one_series():
 
 
 async def test_the_number_of_series_is_bounded(monkeypatch):
-    monkeypatch.setattr(exposition, "MAX_NAMES", 3)
+    monkeypatch.setattr(exposition, "MAX_FUNCTIONS", 3)
     collector = MetricsCollector()
     for number in range(10):
         collector(ResilienceEvent(EventType.SUCCESS, f"f{number}", 1, duration=0.1))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyresilience import MetricsCollector
+from pyresilience.gauges import check_namespace
 from pyresilience.pipeline._adapt import is_coroutine_callable
 from pyresilience_middleware.inbound.context import headers_of
 from pyresilience_middleware.inbound.exposition import (
     OPENMETRICS,
     TEXT,
-    check_namespace,
     render,
     shared_collector,
     wants_openmetrics,
@@ -70,7 +70,7 @@ class Endpoints:
 
     def add_metrics(self, path: str, metrics: bool | MetricsCollector, namespace: str) -> None:
         _check_path("metrics_path", path)
-        check_namespace(namespace)
+        check_namespace("namespace", namespace)
         if isinstance(metrics, bool):
             collector = shared_collector()
         elif isinstance(metrics, MetricsCollector):

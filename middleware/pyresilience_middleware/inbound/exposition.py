@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyresilience import MetricsCollector, subscribe
-from pyresilience.gauges import GAUGES, MAX_NAMES, OTHER, readings
+from pyresilience.events._metrics import MAX_FUNCTIONS, OTHER
+from pyresilience.gauges import GAUGES, readings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +23,6 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 MAX_LABEL = 256
 
 _UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_NAMESPACE = re.compile("[a-zA-Z_][a-zA-Z0-9_]*")
 
 _lock = threading.Lock()
 _shared: MetricsCollector | None = None
@@ -36,14 +36,6 @@ def shared_collector() -> MetricsCollector:
             _shared = MetricsCollector()
             subscribe(_shared)
         return _shared
-
-
-def check_namespace(namespace: str) -> None:
-    """Raise ValueError or TypeError for what cannot begin the name of a metric."""
-    if not isinstance(namespace, str):
-        raise TypeError(f"namespace must be a str, not {namespace!r}")
-    if not _NAMESPACE.fullmatch(namespace):
-        raise ValueError(f"namespace must match {_NAMESPACE.pattern}, not {namespace!r}")
 
 
 def wants_openmetrics(accept: str) -> bool:
@@ -117,7 +109,7 @@ class _Histogram:
 
 
 def _gauges(namespace: str) -> Iterator[str]:
-    found = readings(_label, MAX_NAMES)
+    found = readings(_label, MAX_FUNCTIONS)
     for name, text, value_of in GAUGES:
         yield from _head(f"{namespace}_{name}", "gauge", text)
         for label, reading in found.items():
@@ -135,7 +127,7 @@ class _Names:
     def label(self, name: str) -> str:
         label = _label(name)
         if label not in self._known:
-            if len(self._known) >= MAX_NAMES:
+            if len(self._known) >= MAX_FUNCTIONS:
                 return OTHER
             self._known.add(label)
         return label
