@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pyresilience import (
     BulkheadConfig,
     BulkheadFullError,
+    CircuitBreaker,
     CircuitBreakerConfig,
     EventType,
     FallbackConfig,
@@ -258,6 +259,16 @@ async def test_an_open_circuit_is_not_retried(lab):
     assert type(error).__name__ == "CircuitOpenError" and str(error.__cause__) == "real"
     assert fn.calls == 1
     assert lab.events.sequence == [("circuit_open", 1), ("retry", 1), ("circuit_open", 2), ("failure", 2)]
+
+
+@every_runtime
+async def test_an_open_circuit_is_not_retried_even_when_a_deadline_has_room_for_it(lab):
+    breaker = CircuitBreaker(CircuitBreakerConfig(recovery_timeout=2))
+    breaker.force_open()
+    guarded = lab.pipeline(STEADY, breaker, TimeoutConfig(60, total=30))(lab.function("never"))
+    assert type(await lab.outcome(guarded)).__name__ == "CircuitOpenError"
+    assert lab.now == 0
+    assert lab.events.sequence == [("circuit_open", 1)]
 
 
 @every_runtime

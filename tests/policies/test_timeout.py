@@ -203,6 +203,21 @@ def test_nested_sync_limits_never_starve_each_other(time):
     assert bulkhead.statistics().in_use == 0
 
 
+def test_a_deadline_around_the_call_is_not_taken_for_its_own(time):
+    """The inner pipeline has ten seconds, the function it is called in has two."""
+    bulkhead = Bulkhead(BulkheadConfig(max_concurrent=1, max_wait=100))
+    holder = time.spawn(Pipeline(bulkhead).call_sync, time.sleep, 50)
+    time.sleep(1)
+    events = EventRecorder()
+    inner = Pipeline(TimeoutConfig(10), bulkhead, listeners=[events])
+    outer = Pipeline(TimeoutConfig(2, in_thread=False))
+    with pytest.raises(ResilienceTimeoutError, match="a deadline around the call has passed"):
+        outer.call_sync(inner.call_sync, lambda: "never")
+    assert time.seconds == 1003
+    assert events.sequence == [("timeout", 1), ("failure", 1)]
+    holder.join()
+
+
 def test_the_error_pickles():
     error = pickle.loads(pickle.dumps(ResilienceTimeoutError("late", seconds=2.0)))
     assert (str(error), error.seconds, type(error)) == ("late", 2.0, ResilienceTimeoutError)
