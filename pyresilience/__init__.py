@@ -27,10 +27,11 @@ from pyresilience.pipeline._inventory import (
 from pyresilience.pipeline._pipeline import Pipeline
 from pyresilience.policies._circuit import CircuitState
 from pyresilience.policies.bulkhead import Bulkhead, BulkheadConfig
-from pyresilience.policies.cache import AsyncResultCache, Cache, CacheConfig, ResultCache
+from pyresilience.policies.cache import Cache, CacheConfig
 from pyresilience.policies.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
 from pyresilience.policies.fallback import Fallback, FallbackConfig
 from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter, RateLimiterConfig
+from pyresilience.policies.result_cache import AsyncResultCache, ResultCache
 from pyresilience.policies.retry import Retry, RetryConfig
 from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
 from pyresilience.policies.timeout import Timeout, TimeoutConfig
