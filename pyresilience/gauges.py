@@ -43,7 +43,7 @@ class Reading:
 
     def add(self, pipeline: Pipeline, seen: set[int]) -> None:
         """Count a pipeline in; `seen` has the layers of this name that were counted already."""
-        self.in_flight += len(pipeline.in_flight)
+        self.in_flight += pipeline.in_flight
         for layer in pipeline.layers:
             if id(layer) in seen:  # one layer, shared by several pipelines of this name
                 continue

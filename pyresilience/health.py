@@ -59,7 +59,7 @@ def _merged(pipelines: Iterable[Pipeline]) -> FunctionHealth:
     in_flight = 0
     available = True
     for pipeline in pipelines:
-        in_flight += len(pipeline.in_flight)
+        in_flight += pipeline.in_flight
         for layer in pipeline.layers:
             if isinstance(layer, CircuitBreaker):
                 states.append(layer.state.value)

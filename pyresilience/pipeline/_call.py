@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pyresilience.errors import BulkheadFullError, CallRejectedError
@@ -14,9 +14,10 @@ from pyresilience.runtime._blocking import BlockingRuntime, unwrap
 from pyresilience.runtime._hold import Hold
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from pyresilience.pipeline._pipeline import Pipeline
+    from pyresilience.policies._cache_key import CallKeys
     from pyresilience.runtime._protocol import Runtime
     from pyresilience.runtime._threads import PoolExhausted
 
@@ -47,23 +48,30 @@ class Refundable(Protocol):
     def refund(self, taken: int, /) -> None: ...
 
 
+Entry = tuple[Callable[[Any, "Call[Any]", Any], Any], Any, Callable[["Call[Any]"], Any]]
+"""The outermost layer of a pipeline: a plain function, the layer that is its first argument, and what comes after."""
+
+
 class Binding:
     """What all calls of one function through one pipeline have in common."""
 
-    __slots__ = ("fn", "name", "pipeline", "signature")
+    __slots__ = ("call_next", "enter", "fn", "judge", "keys", "layer", "name", "pipeline")
 
-    def __init__(self, pipeline: Pipeline, fn: Callable[..., Any], name: str) -> None:
+    def __init__(self, pipeline: Pipeline, fn: Callable[..., Any], name: str, entry: Entry) -> None:
         self.pipeline = pipeline
         self.fn = fn
         self.name = name
-        self.signature: Any = None
+        self.judge = pipeline.judge
+        self.enter, self.layer, self.call_next = entry
+        self.keys: CallKeys | None = None
 
 
 class Call(Generic[R]):
     """One use of a pipeline by a caller; it contains the attempts.
 
-    A plain mutable object, made for each call: the defaults stand on the class and there is no `__init__`, because
-    this is the price of every call.
+    A plain mutable object, made for each call. The roots fill it in themselves: slots, because a default on the class
+    costs more at each reading than storing it once, and no `__init__`, which would be one more frame on every call.
+    Layers may keep things of their own on it.
 
     Attributes:
         attempt: the number of the current attempt, from 1.
@@ -73,21 +81,37 @@ class Call(Generic[R]):
         ending: the terminal event that a layer has in mind for this call; a new run of the function revokes it.
     """
 
+    __slots__ = (
+        "__dict__",
+        "args",
+        "attempt",
+        "binding",
+        "deadline",
+        "ending",
+        "held",
+        "kwargs",
+        "ran",
+        "scope",
+        "started",
+        "stragglers",
+        "tokens",
+    )
+
     runtime: ClassVar[Runtime]
     blocking: ClassVar[bool]
 
     binding: Binding
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    attempt: int = 1
-    ran: int = 0
-    started: int = 0
-    deadline: float = inf
-    ending: tuple[EventType, BaseException | None, str] | None = None
-    held: Hold | None = None
-    stragglers: tuple[Hold, ...] = ()
-    scope: Any = None
-    tokens: tuple[Refundable, int, Any] | None = None
+    attempt: int
+    ran: int
+    started: int  # in nanoseconds; only there when listeners or a deadline want to know
+    deadline: float
+    ending: tuple[EventType, BaseException | None, str] | None
+    held: Hold | None
+    stragglers: tuple[Hold, ...]
+    scope: Any
+    tokens: tuple[Refundable, int, Any] | None
 
     @property
     def name(self) -> str:
@@ -98,9 +122,13 @@ class Call(Generic[R]):
         """Seconds left of the call's deadline and of all deadlines around it; `inf` without any."""
         return self.runtime.remaining(self.deadline)
 
-    async def sleep(self, seconds: float) -> None:
-        """Pause, on whichever runtime the call uses. Cancellation and the call's deadline end it."""
-        await self.runtime.sleep(seconds, self.deadline)
+    def sleep(self, seconds: float) -> Awaitable[None]:
+        """Pause, on whichever runtime the call uses, when awaited. Cancellation and the call's deadline end it."""
+        return self.runtime.sleep(seconds, self.deadline)
+
+    def heard(self, kind: EventType) -> bool:
+        """Whether any listener wants events of this kind; for those whose details are not for free."""
+        return kind in self.binding.pipeline.dispatch
 
     def emit(
         self, kind: EventType, *, error: BaseException | None = None, detail: str = "", attempt: int | None = None
@@ -152,7 +180,9 @@ class Call(Generic[R]):
         """Begin another attempt; what the last one left behind is settled without this call."""
         self.attempt += 1
         self.stragglers = ()
-        self.forget_attempt()
+        self.ending = None
+        self.held = None
+        self.tokens = None
 
     def forget_attempt(self) -> None:
         """A layer has dealt with the failure of an attempt: its hold and its ending are no longer the call's."""
@@ -183,12 +213,16 @@ class Call(Generic[R]):
 class AsyncCall(Call[R]):
     """A call in an event loop."""
 
+    __slots__ = ()
+
     runtime = AnyioRuntime()
     blocking = False
 
 
 class BlockingCall(Call[R]):
     """A call driven in the thread of a sync caller."""
+
+    __slots__ = ()
 
     runtime = BlockingRuntime()
     blocking = True

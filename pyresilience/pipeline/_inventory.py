@@ -83,7 +83,7 @@ def announce(layer: object, kind: EventType, detail: str) -> None:
 
 def get_in_flight_count() -> int:
     """How many guarded calls of this process have begun and not yet ended."""
-    return sum(len(pipeline.in_flight) for pipeline in pipelines())
+    return sum(pipeline.in_flight for pipeline in pipelines())
 
 
 def enable_in_flight_tracking() -> None:

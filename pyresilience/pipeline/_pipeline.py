@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 from pyresilience.events._bus import DispatchTable, Listener, check_listeners, dispatch_table
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._adapt import function_name, is_async
-from pyresilience.pipeline._call import Binding, Call, Layer
-from pyresilience.pipeline._roots import async_root, blocking_root, layer_name
+from pyresilience.pipeline._call import Binding, Call, Entry, Layer
+from pyresilience.pipeline._roots import async_root, async_shortcut, blocking_root, blocking_shortcut, layer_name
 from pyresilience.runtime._anyio import invoke_async, invoke_in_thread
 from pyresilience.runtime._blocking import invoke_blocking
 from pyresilience.runtime._threads import WorkerPool, shared_pool
@@ -30,6 +30,9 @@ class Config(Protocol):
         ...
 
 
+SPARE = 4
+"""Entries that the list of calls in flight always has, so that a call grows and shrinks it without an allocation."""
+
 Member = Config | Layer
 """What a pipeline is made of: a config builds a fresh layer, a live layer is shared wherever it is used."""
 
@@ -39,26 +42,13 @@ class _Link:
 
     __slots__ = ("call_next", "func", "layer")
 
-    def __init__(self, func: Callable[..., Any], layer: Layer, call_next: Callable[[Call[Any]], Any]) -> None:
+    def __init__(self, func: Callable[..., Any], layer: Any, call_next: Callable[[Call[Any]], Any]) -> None:
         self.func = func
         self.layer = layer
         self.call_next = call_next
 
     def enter(self, call: Call[Any]) -> Any:
         return self.func(self.layer, call, self.call_next)
-
-
-class _FunctionLink:
-    """As `_Link`, for a layer that is a plain function."""
-
-    __slots__ = ("call_next", "func")
-
-    def __init__(self, func: Callable[..., Any], call_next: Callable[[Call[Any]], Any]) -> None:
-        self.func = func
-        self.call_next = call_next
-
-    def enter(self, call: Call[Any]) -> Any:
-        return self.func(call, self.call_next)
 
 
 class Pipeline:
@@ -86,12 +76,12 @@ class Pipeline:
 
     __slots__ = (
         "__weakref__",
-        "_async_chain",
-        "_blocking_chain",
+        "_async_entry",
+        "_blocking_entry",
         "_listeners",
-        "_thread_chain",
+        "_thread_entry",
         "dispatch",
-        "in_flight",
+        "entered",
         "judge",
         "layers",
         "name",
@@ -106,16 +96,16 @@ class Pipeline:
         self.name = name
         self._listeners = check_listeners("listeners", listeners)
         self.layers: tuple[Layer, ...] = _hoist_deadline(tuple(_live(member) for member in layers))
-        self.in_flight: set[Call[Any]] = set()
+        self.entered = [None] * SPARE
         self.total: int | None = min(_attributes(self.layers, "total_nanoseconds"), default=None)
         judges = _attributes(self.layers, "judge")
         self.judge: Callable[[Any], bool] | None = judges[0] if judges else None
         self.pool: WorkerPool | None = _pool(self.layers)
         self.dispatch: DispatchTable = {}
         self.timed = False
-        self._async_chain: Callable[[Call[Any]], Any] | None = None
-        self._thread_chain: Callable[[Call[Any]], Any] | None = None
-        self._blocking_chain: Callable[[Call[Any]], Any] | None = None
+        self._async_entry: Entry | None = None
+        self._thread_entry: Entry | None = None
+        self._blocking_entry: Entry | None = None
         for position, layer in enumerate(self.layers):
             attached = getattr(layer, "attached", None)
             if attached is not None:
@@ -149,7 +139,11 @@ class Pipeline:
         if inspect.isclass(fn):
             raise TypeError(f"a class cannot be guarded, only a function: decorate a factory for {fn.__name__!r}")
         asynchronous = is_async(fn)
-        root = self._root(fn, self.name or function_name(fn), asynchronous)
+        binding = self._bind(fn, asynchronous)
+        root = (async_root if asynchronous else blocking_root)(binding)
+        known = _shortcut(self.layers, binding)
+        if known is not None:
+            root = (async_shortcut if asynchronous else blocking_shortcut)(root, binding, known)
         return functools.wraps(fn)(root)
 
     def _descriptor(self, descriptor: Any) -> Any:
@@ -171,7 +165,7 @@ class Pipeline:
             TypeError: `fn` cannot be guarded.
             Exception: whatever the function raised.
         """
-        return await self._root(fn, self.name or function_name(fn), True, in_thread=not is_async(fn))(*args, **kwargs)
+        return await async_root(self._bind(fn, True, in_thread=not is_async(fn)))(*args, **kwargs)
 
     def call_sync(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a sync function through the pipeline, in this thread (in a worker thread when it has a deadline).
@@ -184,27 +178,25 @@ class Pipeline:
         """
         if is_async(fn):
             raise TypeError(f"{function_name(fn)!r} is async: use `await pipeline.call(...)`")
-        result: R = self._root(fn, self.name or function_name(fn), False)(*args, **kwargs)
+        result: R = blocking_root(self._bind(fn, False))(*args, **kwargs)
         return result
 
     # ------------------------------------------------------------------ composing it
 
-    def _root(
-        self, fn: Callable[..., Any], name: str, asynchronous: bool, *, in_thread: bool = False
-    ) -> Callable[..., Any]:
-        binding = Binding(self, fn, name)
+    def _bind(self, fn: Callable[..., Any], asynchronous: bool, *, in_thread: bool = False) -> Binding:
+        name = self.name or function_name(fn)
         if not asynchronous:
-            if self._blocking_chain is None:
+            if self._blocking_entry is None:
                 self._refuse_async_only(name)
-                self._blocking_chain = _fold(self.layers, invoke_blocking)
-            return blocking_root(self, binding, self._blocking_chain)
+                self._blocking_entry = _fold(self.layers, invoke_blocking, _awaited)
+            return Binding(self, fn, name, self._blocking_entry)
         if in_thread:
-            if self._thread_chain is None:
-                self._thread_chain = _fold(self.layers, invoke_in_thread)
-            return async_root(self, binding, self._thread_chain)
-        if self._async_chain is None:
-            self._async_chain = _fold(self.layers, invoke_async)
-        return async_root(self, binding, self._async_chain)
+            if self._thread_entry is None:
+                self._thread_entry = _fold(self.layers, invoke_in_thread)
+            return Binding(self, fn, name, self._thread_entry)
+        if self._async_entry is None:
+            self._async_entry = _fold(self.layers, invoke_async)
+        return Binding(self, fn, name, self._async_entry)
 
     def _refuse_async_only(self, name: str) -> None:
         for layer in self.layers:
@@ -214,13 +206,18 @@ class Pipeline:
 
     # ------------------------------------------------------------------ looking at it
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls have begun and not yet ended, those whose work is still held included."""
+        return len(self.entered) - SPARE
+
     def find(self, kind: type[R]) -> R | None:
         """The outermost layer of a kind, such as `pipeline.find(CircuitBreaker)`."""
         return next((layer for layer in self.layers if isinstance(layer, kind)), None)
 
     def reset_after_fork(self) -> None:
         """Forget what threads of the parent process held."""
-        self.in_flight.clear()
+        self.entered = [None] * SPARE  # a call that goes on in this process leaves the list it has entered
         for layer in self.layers:
             reset = getattr(layer, "reset_after_fork", None)
             if reset is not None:
@@ -251,6 +248,17 @@ def _hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     return (*rest[:outside], *totals, *rest[outside:])
 
 
+def _shortcut(layers: tuple[Layer, ...], binding: Binding) -> Callable[[tuple[Any, ...]], Any] | None:
+    """What the outermost layer knows without a call; a fallback around it has nothing to do with answers."""
+    for layer in layers:
+        shortcut = getattr(layer, "shortcut", None)
+        if shortcut is not None:
+            return shortcut(binding)  # type: ignore[no-any-return]
+        if not getattr(layer, "only_failures", False):
+            break
+    return None
+
+
 def _attributes(layers: tuple[Layer, ...], attribute: str) -> list[Any]:
     values = (getattr(layer, attribute, None) for layer in layers)
     return [value for value in values if value is not None]
@@ -266,12 +274,36 @@ def _pool(layers: tuple[Layer, ...]) -> WorkerPool | None:
     return pool
 
 
-def _fold(layers: tuple[Layer, ...], innermost: Callable[[Call[Any]], Any]) -> Callable[[Call[Any]], Any]:
+def _fold(
+    layers: tuple[Layer, ...], innermost: Callable[[Call[Any]], Any], adapt: Callable[[Entry], Entry] | None = None
+) -> Entry:
     """Compose from the innermost outwards, with the plain function of each layer's class."""
-    handler = innermost
+    call_next = innermost
+    entry: Entry = (_straight_on, None, innermost)
     for layer in reversed(layers):
-        if inspect.isfunction(layer):
-            handler = _FunctionLink(layer, handler).enter
-        else:
-            handler = _Link(type(layer).__call__, layer, handler).enter
-    return handler
+        entry = _function_layer if inspect.isfunction(layer) else type(layer).__call__, layer, call_next
+        if adapt is not None:
+            entry = adapt(entry)
+        call_next = _Link(*entry).enter
+    return entry
+
+
+def _awaited(entry: Entry) -> Entry:
+    """For the blocking root, which drives a coroutine: a layer that returns some other awaitable is put into one."""
+    enter, layer, call_next = entry
+    if inspect.iscoroutinefunction(layer if enter is _function_layer else enter) or getattr(layer, "forwards", False):
+        return entry
+
+    async def awaiting(_layer: Any, call: Call[Any], _call_next: Any) -> Any:
+        return await enter(layer, call, call_next)
+
+    return awaiting, layer, call_next
+
+
+def _straight_on(_layer: None, call: Call[Any], call_next: Callable[[Call[Any]], Any]) -> Any:
+    """The entry of a pipeline without layers."""
+    return call_next(call)
+
+
+def _function_layer(layer: Callable[..., Any], call: Call[Any], call_next: Callable[[Call[Any]], Any]) -> Any:
+    return layer(call, call_next)

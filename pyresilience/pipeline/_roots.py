@@ -6,6 +6,7 @@ What the two roots have in common stands in each of them: a function around it w
 from __future__ import annotations
 
 import inspect
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pyresilience.errors import ResilienceError, ResilienceTimeoutError
@@ -13,35 +14,46 @@ from pyresilience.events._bus import deliver
 from pyresilience.events._events import EventType
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import AsyncCall, Binding, BlockingCall, Call, Layer
+from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import unwrap
 from pyresilience.runtime._protocol import DeadlineExpired
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from pyresilience.pipeline._pipeline import Pipeline
 
+
+drains = inventory.drains
 
 ANSWERS = frozenset({EventType.CACHE_HIT, EventType.FALLBACK_USED, EventType.FAILURE})
 """How a call that returns a value may end, other than in `SUCCESS`."""
 
 
-def async_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[Any]], Any]) -> Callable[..., Any]:
+def async_root(binding: Binding) -> Callable[..., Any]:
     """The function that callers of a guarded async function really call."""
-    enter, leave = pipeline.in_flight.add, pipeline.in_flight.discard
-    drains = inventory.drains
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         call: AsyncCall[Any] = AsyncCall()
         call.binding = binding
         call.args = args
         call.kwargs = kwargs
+        call.attempt = 1
+        call.ran = 0
+        call.deadline = inf
+        call.ending = None
+        call.held = None
+        call.stragglers = ()
+        call.scope = None
+        call.tokens = None
+        pipeline = binding.pipeline
+        entered = pipeline.entered
         try:
-            enter(call)  # inside: an interrupt may arrive as soon as it returns
+            entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
             if pipeline.timed:
                 _start(call, pipeline)
-            result = await chain(call)
+            result = await binding.enter(binding.layer, call, binding.call_next)
         except BaseException as error:
             instead = _failed(call, error)
             if instead is not None:
@@ -54,39 +66,42 @@ def async_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[Any]]
             raise
         else:
             if pipeline.timed or call.held is not None:
-                _succeeded(call)
+                _succeeded(call, entered)
             return result
         finally:
             if call.held is None:
-                leave(call)
+                entered.pop()
                 if drains:
                     inventory.call_ended()
 
     return guarded
 
 
-def blocking_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[Any]], Any]) -> Callable[..., Any]:
+def blocking_root(binding: Binding) -> Callable[..., Any]:
     """The function that callers of a guarded sync function really call: drives the coroutine with one `send`."""
-    enter, leave = pipeline.in_flight.add, pipeline.in_flight.discard
-    drains = inventory.drains
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         call: BlockingCall[Any] = BlockingCall()
         call.binding = binding
         call.args = args
         call.kwargs = kwargs
+        call.attempt = 1
+        call.ran = 0
+        call.deadline = inf
+        call.ending = None
+        call.held = None
+        call.stragglers = ()
+        call.scope = None
+        call.tokens = None
+        pipeline = binding.pipeline
+        entered = pipeline.entered
         try:
-            enter(call)  # inside: an interrupt may arrive as soon as it returns
+            entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
             if pipeline.timed:
                 _start(call, pipeline)
-            coroutine = chain(call)
+            coroutine = binding.enter(binding.layer, call, binding.call_next)
             try:
-                send = coroutine.send
-            except AttributeError:  # a layer of the user's that returns some other awaitable
-                coroutine = _awaiting(coroutine)
-                send = coroutine.send
-            try:
-                send(None)
+                coroutine.send(None)
             except StopIteration as stop:
                 result = stop.value
             else:
@@ -103,19 +118,43 @@ def blocking_root(pipeline: Pipeline, binding: Binding, chain: Callable[[Call[An
             raise
         else:
             if pipeline.timed or call.held is not None:
-                _succeeded(call)
+                _succeeded(call, entered)
             return result
         finally:
             if call.held is None:
-                leave(call)
+                entered.pop()
                 if drains:
                     inventory.call_ended()
 
     return guarded
 
 
-async def _awaiting(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+def async_shortcut(root: Callable[..., Any], binding: Binding, known: Callable[[tuple[Any, ...]], Any]) -> Any:
+    """`root`, unless the answer is `known` and nobody listens: then no call is made."""
+    pipeline = binding.pipeline
+
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs and not pipeline.dispatch:
+            value = known(args)
+            if value is not MISSING:
+                return value
+        return await root(*args, **kwargs)
+
+    return guarded
+
+
+def blocking_shortcut(root: Callable[..., Any], binding: Binding, known: Callable[[tuple[Any, ...]], Any]) -> Any:
+    """As `async_shortcut`."""
+    pipeline = binding.pipeline
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs and not pipeline.dispatch:
+            value = known(args)
+            if value is not MISSING:
+                return value
+        return root(*args, **kwargs)
+
+    return guarded
 
 
 def _start(call: Call[Any], pipeline: Pipeline) -> None:
@@ -124,23 +163,22 @@ def _start(call: Call[Any], pipeline: Pipeline) -> None:
         call.deadline = call.started + pipeline.total
 
 
-def _succeeded(call: Call[Any]) -> None:
+def _succeeded(call: Call[Any], entered: list[None]) -> None:
     """The pipeline has answered; with a hold, the end comes when the work ends."""
     if call.held is not None:
-        call.held.then(lambda error: _released(call, error))
+        call.held.then(lambda error: _released(call, entered, error))
     else:
         _emit_success(call)
 
 
-def _released(call: Call[Any], error: BaseException | None) -> None:
+def _released(call: Call[Any], entered: list[None], error: BaseException | None) -> None:
     try:
         if error is None:
             _emit_success(call)
         else:
             _emit_failure(call, error)
     finally:
-        call.held = None
-        call.binding.pipeline.in_flight.discard(call)
+        entered.pop()
         inventory.call_ended()
 
 
@@ -154,8 +192,9 @@ def _emit_success(call: Call[Any]) -> None:
         return
     attempt = 0 if kind is EventType.CACHE_HIT else call.attempt
     duration = None
-    if kind is EventType.SUCCESS and call.started:
-        duration = (sources.now() - call.started) / sources.NANOSECONDS
+    started = getattr(call, "started", 0)
+    if kind is EventType.SUCCESS and started:
+        duration = (sources.now() - started) / sources.NANOSECONDS
     deliver(listeners, kind, call.binding.name, attempt, None if error is None else unwrap(error), detail, duration)
 
 
@@ -174,7 +213,8 @@ def _failed(call: Call[Any], error: BaseException) -> BaseException | None:
     original = unwrap(error)
     try:
         if isinstance(error, DeadlineExpired):
-            seconds = (error.deadline - call.started) / sources.NANOSECONDS if call.started else None
+            started = getattr(call, "started", 0)
+            seconds = (error.deadline - started) / sources.NANOSECONDS if started else None
             message = f"{call.name}: a deadline around the call has passed"
             instead = original = ResilienceTimeoutError(message, seconds=seconds)
             call.emit(EventType.TIMEOUT, error=original)

@@ -7,45 +7,57 @@ import weakref
 from types import MethodType
 from typing import Any
 
-_ATOMS = frozenset({str, bytes, int, type(None)})
+ATOMS = frozenset({str, bytes, int, type(None)})
+"""Types of arguments that stand in a key as they are."""
 
 
 class Unhashable(TypeError):
     """An argument cannot be part of a key."""
 
 
-def call_key(fn: Any, signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A hashable key of the function and all its arguments, defaults included, however they were passed.
+class CallKeys:
+    """The keys of one function's calls: the function and all its arguments, defaults included, however they are passed.
 
-    Values are equal for the key when they are equal and of one type: `1`, `1.0` and `True` are three keys. Objects
-    that are only equal to themselves, such as the instance of a method, are referred to weakly: the key does not
-    keep them alive.
-
-    Raises:
-        Unhashable: an argument has no hash.
+    Values are equal for a key when they are equal and of one type: `1`, `1.0` and `True` are three keys. Objects that
+    are only equal to themselves, such as the instance of a method, are referred to weakly: a key does not keep them
+    alive.
     """
-    if signature is not None and (kwargs or len(args) != len(signature.parameters)):
+
+    __slots__ = ("_arity", "_function", "_signature")
+
+    def __init__(self, fn: Any) -> None:
+        self._function = function_key(fn)
+        self._signature = signature_of(fn)
+        self._arity = None if self._signature is None else len(self._signature.parameters)
+
+    def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The key of any call.
+
+        Raises:
+            Unhashable: an argument has no hash.
+        """
+        if self._signature is not None and (kwargs or len(args) != self._arity):
+            try:
+                bound = self._signature.bind(*args, **kwargs)
+            except TypeError:
+                pass  # the call itself will fail, and say better why
+            else:
+                bound.apply_defaults()
+                args, kwargs = bound.args, bound.kwargs
         try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError:
-            pass  # the call itself will fail, and say better why
-        else:
-            bound.apply_defaults()
-            args, kwargs = bound.args, bound.kwargs
-    try:
-        parts = tuple([arg if type(arg) in _ATOMS else frozen(arg) for arg in args])
-        if kwargs:
-            named = tuple((name, frozen(value)) for name, value in sorted(kwargs.items()))
-            key: Any = (_function(fn), parts, named)
-        else:
-            key = (_function(fn), parts)
-        hash(key)
-    except TypeError as error:
-        raise Unhashable(str(error)) from None
-    return key
+            parts = tuple([arg if type(arg) in ATOMS else frozen(arg) for arg in args])
+            if kwargs:
+                named = tuple((name, frozen(value)) for name, value in sorted(kwargs.items()))
+                key: Any = self._function, parts, named
+            else:
+                key = self._function, parts
+            hash(key)
+        except TypeError as error:
+            raise Unhashable(str(error)) from None
+        return key
 
 
-def _function(fn: Any) -> Any:
+def function_key(fn: Any) -> Any:
     """The function itself; a method of one object without a reference to the object."""
     return (fn.__func__, frozen(fn.__self__)) if isinstance(fn, MethodType) else fn
 
@@ -53,7 +65,7 @@ def _function(fn: Any) -> Any:
 def frozen(value: Any) -> Any:
     """A stand-in for one argument that tells types apart and keeps no identity-hashed object alive."""
     kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]
-    if kind in _ATOMS:
+    if kind in ATOMS:
         return value
     if issubclass(kind, tuple):
         return kind, tuple([frozen(item) for item in value])

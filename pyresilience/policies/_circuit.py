@@ -22,7 +22,6 @@ class CircuitState(StrEnum):
 
 
 REFUSED = -1
-NO_WINDOW: deque[int] = deque(maxlen=0)
 MAX_OVERDUE = 1000
 DEFAULT_LEASE = 30.0
 """Seconds that a probe may go unreported when neither an attempt timeout nor `recovery_timeout` says so."""
@@ -35,8 +34,9 @@ class Circuit:
     probe of a half-open period gets a number of its own and a lease. A report with any other number belongs to an
     earlier period and is ignored.
 
-    `permit` may be read without the lock: it is `REFUSED` unless the circuit is closed. While `quiet`, a quick
-    success may be appended to `pending` without the lock: it cannot open the circuit.
+    Three things may be read without the lock. `permit` is `REFUSED` unless the circuit is closed. `light` is the same
+    number while a quick success changes nothing but the window, or else `REFUSED`. Such a success may be appended to
+    `pending`, which is None without a window.
     """
 
     __slots__ = (
@@ -53,23 +53,23 @@ class Circuit:
         "_window",
         "failures",
         "forced",
+        "light",
         "open_until",
         "pending",
         "permit",
         "probes",
-        "quiet",
         "state",
     )
 
     state: CircuitState
     forced: bool
     permit: int
-    quiet: bool
+    light: int
     failures: int
     open_until: int
     probes: dict[int, int]
     _overdue: dict[int, None]
-    pending: deque[int]
+    pending: deque[int] | None
     _window: CountWindow | None
 
     def __init__(self, config: CircuitBreakerConfig) -> None:
@@ -136,8 +136,11 @@ class Circuit:
             self.drain()
             self._window.add(failed * FAILED | slow * SLOW)
             tripped = self._over_threshold(self._window)
-            self.quiet = self._window.calls >= self._minimum
-        return self._enter(CircuitState.OPEN, now) if tripped else None
+        if tripped:
+            return self._enter(CircuitState.OPEN, now)
+        settled = self._window is None or self._window.calls >= self._minimum  # a success does not open it any more
+        self.light = self.permit if settled and not failed else REFUSED
+        return None
 
     def _over_threshold(self, window: CountWindow) -> bool:
         if window.calls < self._minimum:
@@ -195,8 +198,7 @@ class Circuit:
 
     def _enter(self, state: CircuitState, now: int) -> CircuitState:
         size = self._config.sliding_window_size
-        self.permit = REFUSED  # first: a reader that sees the new `pending` must not see the old period
-        self.quiet = False
+        self.permit = self.light = REFUSED  # first: who sees the new `pending` must not see the old period
         self._serial += 1
         self.state = state
         self.forced = False
@@ -207,7 +209,8 @@ class Circuit:
         self._overdue = {}  # probes of this period that lost their place; what they report is true all the same
         self.open_until = now + int(self._config.recovery_timeout * NANOSECONDS)
         self._window = CountWindow(size) if size else None
-        self.pending = deque(maxlen=size) if size else NO_WINDOW
+        self.pending = deque(maxlen=size) if size else None
         if state is CircuitState.CLOSED:
             self.permit = self._serial
+            self.light = REFUSED if size else self._serial
         return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import inf
 from typing import Any
 
 MISSING: Any = object()
@@ -16,25 +17,26 @@ class ExpiringLru:
     def __init__(self, max_size: int, ttl: int) -> None:
         self._max_size = max_size
         self._ttl = ttl
-        self._entries: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._entries: OrderedDict[Any, tuple[Any, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, key: Any, now: int) -> Any:
         """The value, or `MISSING`; an entry is gone once its time has come."""
-        entry = self._entries.get(key)
-        if entry is None:
+        entries = self._entries
+        try:
+            value, expires = entries[key]
+        except KeyError:
             return MISSING
-        value, expires = entry
-        if self._ttl and now >= expires:
-            del self._entries[key]
+        if now >= expires:
+            del entries[key]
             return MISSING
-        self._entries.move_to_end(key)
+        entries.move_to_end(key)
         return value
 
     def set(self, key: Any, value: Any, now: int) -> None:
-        self._entries[key] = value, now + self._ttl
+        self._entries[key] = value, (now + self._ttl if self._ttl else inf)
         self._entries.move_to_end(key)
         if len(self._entries) > self._max_size:
             self._entries.popitem(last=False)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyresilience.errors import ResilienceTimeoutError
 from pyresilience.events._events import EventType
 from pyresilience.policies import _validate as validate
-from pyresilience.policies._cache_key import Unhashable, call_key, signature_of
+from pyresilience.policies._cache_key import ATOMS, CallKeys, Unhashable, function_key
 from pyresilience.policies._store import MISSING, ExpiringLru
 from pyresilience.policies._wait_queue import Ticket
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._protocol import DeadlineExpired
 
 if TYPE_CHECKING:
-    from pyresilience.pipeline._call import Call, CallNext
+    from pyresilience.pipeline._call import Binding, Call, CallNext
 
 R = TypeVar("R")
 
@@ -161,9 +161,28 @@ class Cache:
             except TypeError as error:
                 raise Unhashable(str(error)) from None
             return key
-        if binding.signature is None:
-            binding.signature = signature_of(binding.fn) or False
-        return call_key(binding.fn, binding.signature or None, call.args, call.kwargs)
+        if binding.keys is None:
+            binding.keys = CallKeys(binding.fn)
+        return binding.keys.of(call.args, call.kwargs)
+
+    def shortcut(self, binding: Binding) -> Callable[[tuple[Any, ...]], Any] | None:
+        """For a cache that nothing but a fallback stands around: what to ask before a call is even made.
+
+        The function gives the value kept for these arguments, or `MISSING` when the call has to be made.
+        """
+        if self.config.key is not None:
+            return None
+        function = function_key(binding.fn)
+        get = self._store.get
+
+        def known(args: tuple[Any, ...]) -> Any:
+            for arg in args:
+                if type(arg) not in ATOMS:
+                    return MISSING
+            with self._lock:
+                return get((function, args), sources.now())
+
+        return known
 
     async def _lead(self, call: Call[R], call_next: CallNext[R], key: Any, flight: Flight) -> R:
         token = None
@@ -174,7 +193,7 @@ class Cache:
             if call.held is not None:  # a stream is nobody else's
                 self._land(key, flight)
                 return result
-            judge = call.binding.pipeline.judge
+            judge = call.binding.judge
             failed = call.ending is not None or (judge is not None and judge(result))
             self._land(key, flight, result, store=not failed)
             return result

@@ -135,10 +135,27 @@ class CircuitBreaker:
     async def __call__(self, call: Call[R], call_next: CallNext[R]) -> R:
         circuit = self._circuit
         permit = circuit.permit
+        if permit < 0 or self._slow:
+            return await self._watched(call, call_next)
+        try:
+            result = await call_next(call)
+        except BaseException as error:
+            self._settle_error(call, permit, unwrap(error), 0)
+            raise
+        pending = circuit.pending  # before `light`: that of a new period must not be taken for this one's
+        if circuit.light != permit or call.held is not None or call.binding.judge is not None:
+            self._settle_value(call, permit, result, 0)
+        elif pending is not None:
+            pending.append(0)
+        return result
+
+    async def _watched(self, call: Call[R], call_next: CallNext[R]) -> R:
+        """A call through a circuit that is not closed, or whose slow calls count."""
+        permit = self._circuit.permit
         knock = permit < 0
         if knock:
             with self._lock:
-                permit = circuit.reserve()
+                permit = self._circuit.reserve()
         began = 0
         try:
             if knock:
@@ -153,24 +170,11 @@ class CircuitBreaker:
                 self._abandon(permit)
                 raise
             raise
-        if call.held is not None:
-            call.held.then(lambda error: self._released(call, permit, error, began))
-            return result
-        pending = circuit.pending
-        if (
-            circuit.failures
-            or began
-            or call.binding.pipeline.judge is not None
-            or circuit.permit != permit
-            or (pending.maxlen and not circuit.quiet)
-        ):
-            try:
-                self._settle_value(call, permit, result, began)
-            except BaseException:
-                self._abandon(permit)
-                raise
-        elif pending.maxlen:
-            pending.append(0)
+        try:
+            self._settle_value(call, permit, result, began)
+        except BaseException:  # interrupted, or the judge failed
+            self._abandon(permit)
+            raise
         return result
 
     def _knock(self, call: Call[Any], probe: int) -> int:
@@ -191,9 +195,11 @@ class CircuitBreaker:
         return permit
 
     def _settle_value(self, call: Call[Any], permit: int, result: object, began: int) -> None:
-        judge = call.binding.pipeline.judge
-        failed = judge is not None and judge(result)
-        self._record(call, permit, failed, None, began)
+        if call.held is not None:
+            call.held.then(lambda error: self._released(call, permit, error, began))
+            return
+        judge = call.binding.judge
+        self._record(call, permit, judge is not None and judge(result), None, began)
 
     def _released(self, call: Call[Any], permit: int, error: BaseException | None, began: int) -> None:
         if error is None:

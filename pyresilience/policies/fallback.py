@@ -57,6 +57,7 @@ class Fallback:
     __slots__ = ("_call_handler", "_caught", "async_only", "config", "name")
 
     outside_deadline = True
+    only_failures = True  # answers pass through it untouched
 
     def __init__(self, config: FallbackConfig | None = None, *, name: str = "fallback") -> None:
         config = FallbackConfig() if config is None else config

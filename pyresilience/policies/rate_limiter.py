@@ -69,6 +69,8 @@ class _Limiter:
 
     __slots__ = ("_line", "_lock", "_max_wait", "_rate", "config", "name")
 
+    forwards = True  # a plain function that returns a coroutine, its own or that of the next layer
+
     def __init__(self, config: RateLimiterConfig | None = None, *, name: str = "rate_limiter") -> None:
         config = RateLimiterConfig() if config is None else config
         validate.config_of(RateLimiterConfig, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import isinf
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,7 @@ logger = logging.getLogger("pyresilience")
 
 NOTE = "pyresilience: "
 FATAL = (MemoryError, RecursionError)
+_SPECIAL = (ExceptionGroup, *FATAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,9 @@ class Verdict:
     def retryable(self, error: BaseException) -> bool:
         if isinstance(error, self._ignore_on) or not isinstance(error, Exception):
             return False
-        if isinstance(error, ExceptionGroup):
-            return all(self.retryable(leaf) for leaf in error.exceptions)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType, reportUnknownArgumentType]
-        if isinstance(error, FATAL):
+        if isinstance(error, _SPECIAL):
+            if isinstance(error, ExceptionGroup):
+                return all(self.retryable(leaf) for leaf in error.exceptions)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType, reportUnknownArgumentType]
             return isinstance(error, self._fatal_too)
         return isinstance(error, self._retry_on)
 
@@ -139,17 +140,19 @@ class Retry:
         judge = self.judge
         earlier: tuple[Hold, ...] = ()
         last: BaseException | None = None
+        failure: BaseException | None = None
         try:
             while True:
                 try:
                     result = await call_next(call)
                 except Exception as error:
-                    pause = self._after_error(call, unwrap(error))
+                    failure = unwrap(error)
+                    pause = self._after_error(call, failure)
                     if pause is None:
                         if last is not None and isinstance(error, CallRejectedError):
                             raise error from last
                         raise
-                    last = unwrap(error)
+                    last = failure
                 else:
                     if judge is None or not judge(result):
                         return result
@@ -157,12 +160,15 @@ class Retry:
                     if pause is None:
                         return result
                     del result
-                await self.before_retry(call)
-                earlier += call.stragglers
+                first = self.before_retry(call)
+                if first is not None:
+                    await first
+                if call.stragglers:
+                    earlier += call.stragglers
                 await call.sleep(pause)
                 call.next_attempt()
         finally:
-            del last  # its traceback holds this frame
+            del last, failure  # their tracebacks hold this frame
             if earlier:
                 call.stragglers += earlier
 
@@ -175,7 +181,7 @@ class Retry:
         """
         return None if self.verdict.retryable(error) else ""
 
-    async def before_retry(self, call: Call[Any]) -> None:
+    def before_retry(self, call: Call[Any]) -> Awaitable[None] | None:
         """Hook for layers that have to put something away before the wait for another attempt."""
 
     def _after_error(self, call: Call[Any], error: BaseException) -> float | None:
@@ -199,7 +205,8 @@ class Retry:
         left = call.remaining()
         if isinf(left) or pause >= left or call.attempt >= self.config.max_attempts or not self._affordable():
             return None
-        self._announce(call, pause, error)
+        if call.heard(EventType.RETRY):
+            call.emit(EventType.RETRY, error=error, detail=f"retrying in {pause:.2f}s")
         return pause
 
     def _after_result(self, call: Call[Any], result: object) -> float | None:
@@ -222,7 +229,8 @@ class Retry:
         if not self._affordable():
             self._give_up(call, error, "retry budget exhausted")
             return None
-        self._announce(call, pause, error)
+        if call.heard(EventType.RETRY):
+            call.emit(EventType.RETRY, error=error, detail=f"retrying in {pause:.2f}s")
         return pause
 
     def _pause(self, attempt: int, outcome: object) -> float:
@@ -239,9 +247,6 @@ class Retry:
 
     def _affordable(self) -> bool:
         return self.budget is None or self.budget.acquire()
-
-    def _announce(self, call: Call[Any], pause: float, error: BaseException | None) -> None:
-        call.emit(EventType.RETRY, error=error, detail=f"retrying in {pause:.2f}s")
 
     def _give_up(self, call: Call[Any], error: BaseException | None, detail: str) -> None:
         call.emit(EventType.RETRY_EXHAUSTED, error=error, detail=detail)

@@ -60,6 +60,8 @@ class _Limited:
 
     __slots__ = ()
 
+    forwards = True  # a plain function that returns a coroutine, its own or that of the next layer
+
     seconds: float
     nanoseconds: int
     total = False

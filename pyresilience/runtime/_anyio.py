@@ -17,6 +17,8 @@ from pyresilience.runtime._threads import Job, JobState, PoolExhausted, shared_p
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from anyio.abc import AsyncBackend
+
     from pyresilience.pipeline._call import Call
     from pyresilience.runtime._protocol import Limit, Waiter
 
@@ -49,6 +51,27 @@ class AnyioWaiter:
         self.event = anyio.Event()
 
 
+def _current_task() -> asyncio.Task[Any] | None:
+    """The running asyncio task; None on trio, also when its guest mode runs on an asyncio loop."""
+    try:
+        return current_task()
+    except RuntimeError:
+        return None
+
+
+_asyncio_backend: type[AsyncBackend] | None = None
+
+
+def _effective_deadline() -> float:
+    """`anyio.current_effective_deadline()`, which on asyncio need not find out again and again where it is."""
+    global _asyncio_backend
+    if _current_task() is None:
+        return anyio.current_effective_deadline()
+    if _asyncio_backend is None:
+        _asyncio_backend = current_token().backend_class
+    return _asyncio_backend.current_effective_deadline()
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
@@ -75,11 +98,12 @@ class AnyioRuntime:
             return True
         return False
 
-    async def sleep(self, seconds: float, deadline: float) -> None:
-        await anyio.sleep(seconds)
+    def sleep(self, seconds: float, deadline: float) -> Awaitable[None]:
+        # What anyio does there, without three coroutines in between.
+        return anyio.sleep(seconds) if _current_task() is None else asyncio.sleep(seconds)
 
     def remaining(self, deadline: float) -> float:
-        around = anyio.current_effective_deadline()
+        around = _effective_deadline()
         left = inf if deadline == inf else sources.seconds_until(deadline)
         return left if around == inf else min(left, around - anyio.current_time())
 
@@ -87,10 +111,7 @@ class AnyioRuntime:
         return False
 
     async def bounded(self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
-        try:
-            task = current_task()  # None in a trio task that runs in guest mode on an asyncio loop
-        except RuntimeError:
-            task = None
+        task = _current_task()
         if task is None or (limit.total and call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE):
             return await self._bounded_alone(limit, call, call_next)
         loop = task.get_loop()

@@ -69,7 +69,7 @@ class Runtime(Protocol):
         """
         ...
 
-    async def sleep(self, seconds: float, deadline: float) -> None:
+    def sleep(self, seconds: float, deadline: float) -> Awaitable[None]:
         """Pause for `seconds`, or until `deadline` where nothing else enforces it."""
         ...
 

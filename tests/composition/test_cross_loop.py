@@ -378,7 +378,7 @@ class Corpse:
 
     def bury(self):
         """Anyio keeps the tasks of a closed loop for ever, and so the calls that they were in; later tests count."""
-        self.pipeline.in_flight.clear()
+        self.pipeline.reset_after_fork()
 
 
 @pytest.mark.parametrize("dead", [1, 3, 1200])

@@ -315,8 +315,14 @@ def test_a_wait_for_the_function_can_be_interrupted():
     events = EventRecorder()
     pipeline = Pipeline(bulkhead, TimeoutConfig(seconds=5), listeners=[events])
     gate = threading.Event()
-    with Storm(0.02) as weather:
-        assert weather.call(lambda: pipeline.call_sync(gate.wait))
+
+    def work():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+        gate.wait()
+
+    with Storm(60) as weather, pytest.raises(Interrupted):
+        weather.armed = True
+        pipeline.call_sync(work)
     assert events.types == [EventType.CANCELLED]
     assert events.events[0].detail == "function abandoned"
     assert bulkhead.statistics().in_use == 1

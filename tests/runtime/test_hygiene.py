@@ -236,7 +236,7 @@ def test_the_outside_is_touched_in_few_places(module, allowed):
 
 
 def test_nothing_waits_or_starts_threads_behind_the_runtimes_back():
-    """No `asyncio.sleep`, no event or condition of `threading`, and threads are started in one place."""
+    """No `asyncio.sleep` in policies, no event or condition of `threading`, and threads are started in one place."""
     forbidden = {
         ("asyncio", "sleep"), ("asyncio", "timeout"), ("asyncio", "wait_for"), ("asyncio", "to_thread"),
         ("threading", "Event"), ("threading", "Condition"), ("threading", "Semaphore"), ("threading", "Timer"),
