@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ParamSpec, TypeVar, overload
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pyresilience.events._bus import Listener, check_listeners
 from pyresilience.pipeline._pipeline import Member, Pipeline
-from pyresilience.policies.bulkhead import Bulkhead, BulkheadConfig
-from pyresilience.policies.cache import Cache, CacheConfig
-from pyresilience.policies.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
-from pyresilience.policies.fallback import Fallback, FallbackConfig
-from pyresilience.policies.rate_limiter import RateLimiter, RateLimiterConfig
-from pyresilience.policies.retry import Retry, RetryConfig
-from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
-from pyresilience.policies.timeout import Timeout, TimeoutConfig
+
+if TYPE_CHECKING:
+    from pyresilience.policies.bulkhead import Bulkhead, BulkheadConfig
+    from pyresilience.policies.cache import Cache, CacheConfig
+    from pyresilience.policies.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
+    from pyresilience.policies.fallback import Fallback, FallbackConfig
+    from pyresilience.policies.rate_limiter import RateLimiter, RateLimiterConfig
+    from pyresilience.policies.retry import Retry, RetryConfig
+    from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
+    from pyresilience.policies.timeout import Timeout, TimeoutConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,16 +26,21 @@ R = TypeVar("R")
 ORDER = ("fallback", "cache", "retry", "circuit_breaker", "rate_limiter", "bulkhead", "timeout")
 """The standard order, outermost first. A total timeout goes between cache and retry by itself."""
 
-_ALLOWED: dict[str, tuple[type[Any], ...]] = {
-    "retry": (RetryConfig, Retry),
-    "timeout": (TimeoutConfig, Timeout),
-    "circuit_breaker": (CircuitBreakerConfig, CircuitBreaker),
-    "fallback": (FallbackConfig, Fallback),
-    "bulkhead": (BulkheadConfig, Bulkhead),
-    "rate_limiter": (RateLimiterConfig, RateLimiter),
-    "cache": (CacheConfig, Cache),
-    "retry_budget": (RetryBudgetConfig, RetryBudget),
+_CLASSES = {
+    "retry": ("RetryConfig", "Retry"),
+    "timeout": ("TimeoutConfig", "Timeout"),
+    "circuit_breaker": ("CircuitBreakerConfig", "CircuitBreaker"),
+    "fallback": ("FallbackConfig", "Fallback"),
+    "bulkhead": ("BulkheadConfig", "Bulkhead"),
+    "rate_limiter": ("RateLimiterConfig", "RateLimiter"),
+    "cache": ("CacheConfig", "Cache"),
+    "retry_budget": ("RetryBudgetConfig", "RetryBudget"),
 }
+"""What each keyword takes. The module of that name is imported when a value for it is given."""
+
+
+def _policy(part: str) -> Any:
+    return import_module(f"pyresilience.policies.{part}")
 
 
 @dataclass(frozen=True)
@@ -57,15 +65,14 @@ class ResilienceConfig:
     __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # listeners need not be hashable
 
     def __post_init__(self) -> None:
-        for name, allowed in _ALLOWED.items():
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, allowed):
-                kinds = " or ".join(kind.__name__ for kind in allowed)
-                raise TypeError(f"ResilienceConfig.{name} must be a {kinds}, not {value!r}")
+        for part, names in _CLASSES.items():
+            value = getattr(self, part)
+            if value is not None and not isinstance(value, tuple(getattr(_policy(part), name) for name in names)):
+                raise TypeError(f"ResilienceConfig.{part} must be a {' or '.join(names)}, not {value!r}")
         check_listeners("ResilienceConfig.listeners", self.listeners)
         if self.retry_budget is not None and self.retry is None:
             raise ValueError("ResilienceConfig.retry_budget limits retries and needs `retry` beside it")
-        if self.retry_budget is not None and isinstance(self.retry, Retry):
+        if self.retry_budget is not None and isinstance(self.retry, _policy("retry").Retry):
             raise ValueError("ResilienceConfig.retry_budget: give the budget to Retry(config, budget=...) instead")
 
     def pipeline(self, name: str | None = None) -> Pipeline:
@@ -74,7 +81,7 @@ class ResilienceConfig:
         for part in ORDER:
             member = getattr(self, part)
             if part == "retry" and self.retry_budget is not None:
-                member = Retry(member, budget=self.retry_budget)
+                member = _policy("retry").Retry(member, budget=self.retry_budget)
             if member is not None:
                 members.append(member)
         return Pipeline(*members, name=name, listeners=self.listeners)
@@ -120,7 +127,7 @@ def resilient(fn: Callable[..., Any] | None = None, /, *, name: str | None = Non
     if fn is not None:
         if parts or name is not None:
             raise TypeError("resilient takes keywords or a function, not both: use @resilient(...) as a decorator")
-        return ResilienceConfig(retry=RetryConfig()).pipeline()(fn)
+        return ResilienceConfig(retry=_policy("retry").RetryConfig()).pipeline()(fn)
     unknown = parts.keys() - {part.name for part in fields(ResilienceConfig)}
     if unknown:
         raise TypeError(f"resilient() got unexpected keywords: {', '.join(sorted(unknown))}")

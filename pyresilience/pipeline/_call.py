@@ -9,8 +9,7 @@ from pyresilience.errors import BulkheadFullError, CallRejectedError
 from pyresilience.events._bus import deliver
 from pyresilience.events._events import EventType
 from pyresilience.runtime import _sources as sources
-from pyresilience.runtime._anyio import AnyioRuntime
-from pyresilience.runtime._blocking import BlockingRuntime, unwrap
+from pyresilience.runtime._blocking import unwrap
 from pyresilience.runtime._hold import Hold
 
 if TYPE_CHECKING:
@@ -208,21 +207,3 @@ class Call(Generic[R]):
                 return True
             scope = scope.outer
         return False
-
-
-class AsyncCall(Call[R]):
-    """A call in an event loop."""
-
-    __slots__ = ()
-
-    runtime = AnyioRuntime()
-    blocking = False
-
-
-class BlockingCall(Call[R]):
-    """A call driven in the thread of a sync caller."""
-
-    __slots__ = ()
-
-    runtime = BlockingRuntime()
-    blocking = True

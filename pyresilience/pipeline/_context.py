@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import inf
 
-import anyio
-
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._threads import ambient_deadline
 
@@ -15,6 +13,8 @@ def remaining_time() -> float:
 
     In async code every anyio deadline around counts. Negative when the deadline has passed.
     """
+    import anyio
+
     try:
         around = anyio.current_effective_deadline() - anyio.current_time()
     except RuntimeError:  # no event loop runs in this thread

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pyresilience.events._bus import Listener, check_listener, deliver
 from pyresilience.runtime import _sources as sources
-from pyresilience.runtime._anyio import AnyioWaiter
 from pyresilience.runtime._blocking import BlockingWaiter, event_loop_is_running
 
 if TYPE_CHECKING:
@@ -18,22 +17,39 @@ if TYPE_CHECKING:
     from pyresilience.runtime._protocol import Waiter
 
 _lock = threading.Lock()
-_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+_pipelines: list[weakref.ref[Pipeline]] = []
+_crowded = 1000
+"""Length of the list from which those that are gone are looked for; less memory than a set that watches each."""
 _subscribed: tuple[Listener, ...] = ()
+
+SPARE = 4
+"""Entries that a list of calls in flight always has, so that a call grows and shrinks it without an allocation."""
 
 drains: list[Waiter] = []
 """Those who wait for calls to end; the roots look at it after each call, so it is empty but for `shutdown`."""
 
 
 def add(pipeline: Pipeline) -> None:
+    global _crowded
     with _lock:
-        _pipelines.add(pipeline)
+        _pipelines.append(weakref.ref(pipeline))
+        if len(_pipelines) > _crowded:
+            _pipelines[:] = [known for known in _pipelines if known() is not None]
+            _crowded = max(1000, 2 * len(_pipelines))
+
+
+def first_call(pipeline: Pipeline) -> list[None]:
+    """The list of the pipeline's calls in flight, made when it is first needed: many a function is never called."""
+    with _lock:
+        if pipeline.entered is None:
+            pipeline.entered = [None] * SPARE
+        return pipeline.entered
 
 
 def pipelines() -> list[Pipeline]:
     """The pipelines that are alive, by name."""
     with _lock:
-        alive = list(_pipelines)
+        alive = [pipeline for known in _pipelines if (pipeline := known()) is not None]
     return sorted(alive, key=lambda pipeline: pipeline.name or "")
 
 
@@ -135,6 +151,8 @@ async def shutdown_async(timeout: float = 30.0) -> bool:
     _check_timeout(timeout)
     import anyio
 
+    from pyresilience.runtime._anyio import AnyioWaiter
+
     waiter = AnyioWaiter()
     drains.append(waiter)
     try:
@@ -159,7 +177,7 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     drains.clear()
-    for pipeline in _pipelines:
+    for pipeline in pipelines():
         pipeline.reset_after_fork()
 
 

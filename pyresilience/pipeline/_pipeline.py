@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 from pyresilience.events._bus import DispatchTable, Listener, check_listeners, dispatch_table
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._adapt import function_name, is_async
-from pyresilience.pipeline._call import Binding, Call, Entry, Layer
-from pyresilience.pipeline._roots import async_root, async_shortcut, blocking_root, blocking_shortcut, layer_name
-from pyresilience.runtime._anyio import invoke_async, invoke_in_thread
+from pyresilience.pipeline._blocking_root import awaited, blocking_root, blocking_shortcut
+from pyresilience.pipeline._call import Binding, Entry, Layer
+from pyresilience.pipeline._compose import attributes, fold, hoist_deadline, layer_name, shortcut, worker_pool
 from pyresilience.runtime._blocking import invoke_blocking
-from pyresilience.runtime._threads import WorkerPool, shared_pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+
+    from pyresilience.runtime._threads import WorkerPool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,25 +31,11 @@ class Config(Protocol):
         ...
 
 
-SPARE = 4
-"""Entries that the list of calls in flight always has, so that a call grows and shrinks it without an allocation."""
+NOBODY: DispatchTable = {}
+"""Of all pipelines that have no listener."""
 
 Member = Config | Layer
 """What a pipeline is made of: a config builds a fresh layer, a live layer is shared wherever it is used."""
-
-
-class _Link:
-    """One layer and what comes after it. A bound method of this is cheaper than a closure, and smaller."""
-
-    __slots__ = ("call_next", "func", "layer")
-
-    def __init__(self, func: Callable[..., Any], layer: Any, call_next: Callable[[Call[Any]], Any]) -> None:
-        self.func = func
-        self.layer = layer
-        self.call_next = call_next
-
-    def enter(self, call: Call[Any]) -> Any:
-        return self.func(self.layer, call, self.call_next)
 
 
 class Pipeline:
@@ -95,13 +82,13 @@ class Pipeline:
             raise TypeError(f"name must be a str, not {name!r}")
         self.name = name
         self._listeners = check_listeners("listeners", listeners)
-        self.layers: tuple[Layer, ...] = _hoist_deadline(tuple(_live(member) for member in layers))
-        self.entered = [None] * SPARE
-        self.total: int | None = min(_attributes(self.layers, "total_nanoseconds"), default=None)
-        judges = _attributes(self.layers, "judge")
+        self.layers: tuple[Layer, ...] = hoist_deadline(tuple(_live(member) for member in layers))
+        self.entered: list[None] | None = None
+        self.total: int | None = min(attributes(self.layers, "total_nanoseconds"), default=None)
+        judges = attributes(self.layers, "judge")
         self.judge: Callable[[Any], bool] | None = judges[0] if judges else None
-        self.pool: WorkerPool | None = _pool(self.layers)
-        self.dispatch: DispatchTable = {}
+        self.pool: WorkerPool | None = worker_pool(self.layers)
+        self.dispatch: DispatchTable = NOBODY
         self.timed = False
         self._async_entry: Entry | None = None
         self._thread_entry: Entry | None = None
@@ -115,7 +102,8 @@ class Pipeline:
 
     def refresh_listeners(self) -> None:
         """Take the process-wide listeners into account; called when those change."""
-        self.dispatch = dispatch_table((*self._listeners, *inventory.subscribed()))
+        listeners = (*self._listeners, *inventory.subscribed())
+        self.dispatch = dispatch_table(listeners) if listeners else NOBODY
         self.timed = bool(self.dispatch) or self.total is not None
 
     def __repr__(self) -> str:
@@ -138,13 +126,17 @@ class Pipeline:
             return self._descriptor(fn)  # type: ignore[no-any-return]
         if inspect.isclass(fn):
             raise TypeError(f"a class cannot be guarded, only a function: decorate a factory for {fn.__name__!r}")
-        asynchronous = is_async(fn)
-        binding = self._bind(fn, asynchronous)
-        root = (async_root if asynchronous else blocking_root)(binding)
-        known = _shortcut(self.layers, binding)
-        if known is not None:
-            root = (async_shortcut if asynchronous else blocking_shortcut)(root, binding, known)
-        return functools.wraps(fn)(root)
+        if is_async(fn):
+            from pyresilience.pipeline._async_root import async_root, async_shortcut  # and with it anyio
+
+            make, with_shortcut = async_root, async_shortcut
+            binding = self._bind_async(fn)
+        else:
+            make, with_shortcut = blocking_root, blocking_shortcut
+            binding = self._bind(fn)
+        root = make(binding)
+        known = shortcut(self.layers, binding)
+        return functools.wraps(fn)(root if known is None else with_shortcut(root, binding, known))
 
     def _descriptor(self, descriptor: Any) -> Any:
         return type(descriptor)(self(descriptor.__func__))
@@ -165,7 +157,9 @@ class Pipeline:
             TypeError: `fn` cannot be guarded.
             Exception: whatever the function raised.
         """
-        return await async_root(self._bind(fn, True, in_thread=not is_async(fn)))(*args, **kwargs)
+        from pyresilience.pipeline._async_root import async_root
+
+        return await async_root(self._bind_async(fn, in_thread=not is_async(fn)))(*args, **kwargs)
 
     def call_sync(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a sync function through the pipeline, in this thread (in a worker thread when it has a deadline).
@@ -178,25 +172,32 @@ class Pipeline:
         """
         if is_async(fn):
             raise TypeError(f"{function_name(fn)!r} is async: use `await pipeline.call(...)`")
-        result: R = blocking_root(self._bind(fn, False))(*args, **kwargs)
+        result: R = blocking_root(self._bind(fn))(*args, **kwargs)
         return result
 
     # ------------------------------------------------------------------ composing it
 
-    def _bind(self, fn: Callable[..., Any], asynchronous: bool, *, in_thread: bool = False) -> Binding:
+    def _bind(self, fn: Callable[..., Any]) -> Binding:
         name = self.name or function_name(fn)
-        if not asynchronous:
-            if self._blocking_entry is None:
-                self._refuse_async_only(name)
-                self._blocking_entry = _fold(self.layers, invoke_blocking, _awaited)
-            return Binding(self, fn, name, self._blocking_entry)
+        self._refuse_async_only(name)
+        entry = self._blocking_entry or fold(self.layers, invoke_blocking, awaited)
+        self._blocking_entry = self._shared(entry)
+        return Binding(self, fn, name, entry)
+
+    def _bind_async(self, fn: Callable[..., Any], *, in_thread: bool = False) -> Binding:
+        from pyresilience.runtime._anyio import invoke_async, invoke_in_thread
+
         if in_thread:
-            if self._thread_entry is None:
-                self._thread_entry = _fold(self.layers, invoke_in_thread)
-            return Binding(self, fn, name, self._thread_entry)
-        if self._async_entry is None:
-            self._async_entry = _fold(self.layers, invoke_async)
-        return Binding(self, fn, name, self._async_entry)
+            entry = self._thread_entry or fold(self.layers, invoke_in_thread)
+            self._thread_entry = self._shared(entry)
+        else:
+            entry = self._async_entry or fold(self.layers, invoke_async)
+            self._async_entry = self._shared(entry)
+        return Binding(self, fn, self.name or function_name(fn), entry)
+
+    def _shared(self, entry: Entry) -> Entry | None:
+        """Functions of one pipeline share what was composed; a single layer is composed of nothing."""
+        return entry if len(self.layers) > 1 else None
 
     def _refuse_async_only(self, name: str) -> None:
         for layer in self.layers:
@@ -209,7 +210,7 @@ class Pipeline:
     @property
     def in_flight(self) -> int:
         """How many calls have begun and not yet ended, those whose work is still held included."""
-        return len(self.entered) - SPARE
+        return 0 if self.entered is None else len(self.entered) - inventory.SPARE
 
     def find(self, kind: type[R]) -> R | None:
         """The outermost layer of a kind, such as `pipeline.find(CircuitBreaker)`."""
@@ -217,7 +218,7 @@ class Pipeline:
 
     def reset_after_fork(self) -> None:
         """Forget what threads of the parent process held."""
-        self.entered = [None] * SPARE  # a call that goes on in this process leaves the list it has entered
+        self.entered = None  # a call that goes on in this process leaves the list that it has entered
         for layer in self.layers:
             reset = getattr(layer, "reset_after_fork", None)
             if reset is not None:
@@ -234,76 +235,3 @@ def _live(member: Any) -> Layer:
     if not callable(member):
         raise TypeError(f"a pipeline is made of configs and layers, not {member!r}")
     return member  # type: ignore[no-any-return]  # pyright: ignore[reportReturnType]
-
-
-def _hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """A total timeout bounds every wait, so it goes outside all layers but those that answer in its place."""
-    totals = [total for layer in layers for total in getattr(layer, "totals", ())]
-    if not totals:
-        return layers
-    rest = [layer for layer in layers if not getattr(layer, "only_total", False)]
-    outside = 0
-    while outside < len(rest) and getattr(rest[outside], "outside_deadline", False):
-        outside += 1
-    return (*rest[:outside], *totals, *rest[outside:])
-
-
-def _shortcut(layers: tuple[Layer, ...], binding: Binding) -> Callable[[tuple[Any, ...]], Any] | None:
-    """What the outermost layer knows without a call; a fallback around it has nothing to do with answers."""
-    for layer in layers:
-        shortcut = getattr(layer, "shortcut", None)
-        if shortcut is not None:
-            return shortcut(binding)  # type: ignore[no-any-return]
-        if not getattr(layer, "only_failures", False):
-            break
-    return None
-
-
-def _attributes(layers: tuple[Layer, ...], attribute: str) -> list[Any]:
-    values = (getattr(layer, attribute, None) for layer in layers)
-    return [value for value in values if value is not None]
-
-
-def _pool(layers: tuple[Layer, ...]) -> WorkerPool | None:
-    """The worker threads for sync functions with a deadline; None when a timeout opted out of them."""
-    pool: WorkerPool | None = shared_pool
-    for layer in layers:
-        if getattr(layer, "in_thread", True) is False:
-            return None
-        pool = getattr(layer, "pool", None) or pool
-    return pool
-
-
-def _fold(
-    layers: tuple[Layer, ...], innermost: Callable[[Call[Any]], Any], adapt: Callable[[Entry], Entry] | None = None
-) -> Entry:
-    """Compose from the innermost outwards, with the plain function of each layer's class."""
-    call_next = innermost
-    entry: Entry = (_straight_on, None, innermost)
-    for layer in reversed(layers):
-        entry = _function_layer if inspect.isfunction(layer) else type(layer).__call__, layer, call_next
-        if adapt is not None:
-            entry = adapt(entry)
-        call_next = _Link(*entry).enter
-    return entry
-
-
-def _awaited(entry: Entry) -> Entry:
-    """For the blocking root, which drives a coroutine: a layer that returns some other awaitable is put into one."""
-    enter, layer, call_next = entry
-    if inspect.iscoroutinefunction(layer if enter is _function_layer else enter) or getattr(layer, "forwards", False):
-        return entry
-
-    async def awaiting(_layer: Any, call: Call[Any], _call_next: Any) -> Any:
-        return await enter(layer, call, call_next)
-
-    return awaiting, layer, call_next
-
-
-def _straight_on(_layer: None, call: Call[Any], call_next: Callable[[Call[Any]], Any]) -> Any:
-    """The entry of a pipeline without layers."""
-    return call_next(call)
-
-
-def _function_layer(layer: Callable[..., Any], call: Call[Any], call_next: Callable[[Call[Any]], Any]) -> Any:
-    return layer(call, call_next)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyresilience.policies._windows import FAILED, SLOW, CountWindow, exact, reaches
 from pyresilience.runtime._sources import NANOSECONDS
@@ -22,6 +22,8 @@ class CircuitState(StrEnum):
 
 
 REFUSED = -1
+NO_PROBES: dict[int, Any] = {}
+"""Of all circuits that are not half-open. Nothing is ever added to it."""
 MAX_OVERDUE = 1000
 DEFAULT_LEASE = 30.0
 """Seconds that a probe may go unreported when neither an attempt timeout nor `recovery_timeout` says so."""
@@ -74,8 +76,9 @@ class Circuit:
 
     def __init__(self, config: CircuitBreakerConfig) -> None:
         self._config = config
-        self._failure_rate = exact(config.failure_rate_threshold)
-        self._slow_rate = exact(config.slow_call_rate_threshold)
+        if config.sliding_window_size:
+            self._failure_rate = exact(config.failure_rate_threshold)
+            self._slow_rate = exact(config.slow_call_rate_threshold)
         self._minimum = config.minimum_calls or config.sliding_window_size
         self._probe_limit = config.half_open_max_calls or config.success_threshold
         self._lease = config.recovery_timeout or DEFAULT_LEASE
@@ -158,9 +161,9 @@ class Circuit:
         self._slow_successes += slow
         if self._successes < self._config.success_threshold:
             return None
-        still_slow = self._slow_successes and reaches(self._slow_successes, self._successes, self._slow_rate)
-        slow_counts = self._config.sliding_window_size > 0
-        return self._enter(CircuitState.OPEN if still_slow and slow_counts else CircuitState.CLOSED, now)
+        slow_counts = self._slow_successes > 0 and self._config.sliding_window_size > 0
+        still_slow = slow_counts and reaches(self._slow_successes, self._successes, self._slow_rate)
+        return self._enter(CircuitState.OPEN if still_slow else CircuitState.CLOSED, now)
 
     def force(self, state: CircuitState, now: int) -> CircuitState | None:
         """Enter a state by hand; open stays until it is forced closed or reset."""
@@ -205,8 +208,9 @@ class Circuit:
         self.failures = 0
         self._successes = 0
         self._slow_successes = 0
-        self.probes = {}
-        self._overdue = {}  # probes of this period that lost their place; what they report is true all the same
+        half_open = state is CircuitState.HALF_OPEN
+        self.probes = {} if half_open else NO_PROBES
+        self._overdue = {} if half_open else NO_PROBES  # lost their place; what they report is true all the same
         self.open_until = now + int(self._config.recovery_timeout * NANOSECONDS)
         self._window = CountWindow(size) if size else None
         self.pending = deque(maxlen=size) if size else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from fractions import Fraction
 
 FAILED = 1
 SLOW = 2
@@ -37,6 +36,8 @@ class CountWindow:
 
 def exact(rate: float) -> tuple[int, int]:
     """A rate as the decimal fraction that was written down, so that comparing with it involves no rounding."""
+    from fractions import Fraction  # takes longer to import than most of this package
+
     fraction = Fraction(str(rate))
     return fraction.numerator, fraction.denominator
 

@@ -103,7 +103,7 @@ class CircuitBreaker:
     a probe that ends in one gives its place back.
     """
 
-    __slots__ = ("_anonymous", "_circuit", "_error_types", "_ignore_on", "_lock", "_longest", "_slow", "config", "name")
+    __slots__ = ("_anonymous", "_circuit", "_lock", "_longest", "_slow", "config", "name")
 
     def __init__(self, config: CircuitBreakerConfig | None = None, *, name: str = "circuit_breaker") -> None:
         config = CircuitBreakerConfig() if config is None else config
@@ -113,8 +113,6 @@ class CircuitBreaker:
         self._circuit = Circuit(config)
         self._lock = threading.Lock()
         self._longest = 0.0
-        self._error_types = (*config.error_types, ResilienceTimeoutError)
-        self._ignore_on = (*config.ignore_on, CallRejectedError)
         self._slow = int(config.slow_call_duration * sources.NANOSECONDS)
         self._anonymous: deque[int] | None = None
         if config.probe_timeout is not None:
@@ -213,10 +211,11 @@ class CircuitBreaker:
                 self._record(call, permit, True, None, began)
             else:
                 self._abandon(permit)
-        elif isinstance(error, self._ignore_on):
+        elif isinstance(error, (CallRejectedError, *self.config.ignore_on)):
             self._abandon(permit)
         else:
-            self._record(call, permit, isinstance(error, self._error_types), error, began)
+            failed = isinstance(error, (ResilienceTimeoutError, *self.config.error_types))
+            self._record(call, permit, failed, error, began)
 
     def _record(self, call: Call[Any], permit: int, failed: bool, error: BaseException | None, began: int) -> None:
         now = sources.now()

@@ -8,8 +8,6 @@ from dataclasses import KW_ONLY, dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-
 from pyresilience.errors import ResilienceError, ResilienceTimeoutError
 from pyresilience.events._events import EventType
 from pyresilience.pipeline._adapt import is_coroutine_callable
@@ -100,6 +98,8 @@ class Fallback:
             raise ResilienceError(f"{call.name}: the fallback handler of a sync function returned an awaitable")
         if self.config.timeout == inf:
             return await answer  # type: ignore[no-any-return]
+        import anyio
+
         with anyio.move_on_after(self.config.timeout):
             return await answer  # type: ignore[no-any-return]
         detail = f"fallback timed out after {self.config.timeout:.2f}s"

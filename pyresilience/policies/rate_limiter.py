@@ -13,7 +13,6 @@ from pyresilience.policies import _validate as validate
 from pyresilience.policies._rates import Gcra, Rate, SlidingWindow
 from pyresilience.policies._wait_queue import Ticket, WaitQueue
 from pyresilience.runtime import _sources as sources
-from pyresilience.runtime._anyio import AnyioRuntime
 from pyresilience.runtime._blocking import BlockingRuntime, drive
 
 if TYPE_CHECKING:
@@ -221,8 +220,9 @@ class AsyncRateLimiter(_Limiter):
 
         When cancelled it takes nothing.
         """
-        return (await self._turn(_ASYNC, inf))[0] == 0.0
+        from pyresilience.runtime._anyio import AnyioRuntime
+
+        return (await self._turn(AnyioRuntime(), inf))[0] == 0.0
 
 
 _BLOCKING: Any = BlockingRuntime()
-_ASYNC: Any = AnyioRuntime()

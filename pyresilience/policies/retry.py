@@ -77,25 +77,15 @@ class RetryConfig:
         pause = backoff.exponential(self.delay, self.backoff_factor, self.max_delay, attempt)
         return backoff.jittered(pause, u) if self.jitter else pause
 
-
-class Verdict:
-    """Pure: which errors are worth another attempt."""
-
-    __slots__ = ("_fatal_too", "_ignore_on", "_retry_on")
-
-    def __init__(self, config: RetryConfig) -> None:
-        self._retry_on = tuple(config.retry_on)
-        self._ignore_on = tuple(config.ignore_on)
-        self._fatal_too = tuple(kind for kind in self._retry_on if issubclass(kind, FATAL))
-
     def retryable(self, error: BaseException) -> bool:
-        if isinstance(error, self._ignore_on) or not isinstance(error, Exception):
+        """Whether `error` is worth another attempt."""
+        if isinstance(error, tuple(self.ignore_on)) or not isinstance(error, Exception):
             return False
         if isinstance(error, _SPECIAL):
             if isinstance(error, ExceptionGroup):
                 return all(self.retryable(leaf) for leaf in error.exceptions)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType, reportUnknownArgumentType]
-            return isinstance(error, self._fatal_too)
-        return isinstance(error, self._retry_on)
+            return any(issubclass(kind, FATAL) and isinstance(error, kind) for kind in self.retry_on)
+        return isinstance(error, tuple(self.retry_on))
 
 
 class Retry:
@@ -108,7 +98,7 @@ class Retry:
     and `retry_after` fits it.
     """
 
-    __slots__ = ("budget", "config", "judge", "name", "verdict")
+    __slots__ = ("budget", "config", "judge", "name")
 
     def __init__(
         self,
@@ -126,7 +116,6 @@ class Retry:
         self.config = config
         self.budget = budget
         self.name = name
-        self.verdict = Verdict(config)
         self.judge = config.retry_on_result
 
     def __repr__(self) -> str:
@@ -179,7 +168,7 @@ class Retry:
             None for nothing; an empty string when the error is not of the kind that is retried; else the reason that
             stands in the `RETRY_EXHAUSTED` event.
         """
-        return None if self.verdict.retryable(error) else ""
+        return None if self.config.retryable(error) else ""
 
     def before_retry(self, call: Call[Any]) -> Awaitable[None] | None:
         """Hook for layers that have to put something away before the wait for another attempt."""
@@ -200,7 +189,7 @@ class Retry:
 
     def _after_rejection(self, call: Call[Any], error: CallRejectedError) -> float | None:
         pause = error.retry_after
-        if not isinstance(error, RateLimitExceededError) or pause is None or not self.verdict.retryable(error):
+        if not isinstance(error, RateLimitExceededError) or pause is None or not self.config.retryable(error):
             return None
         left = call.remaining()
         if isinf(left) or pause >= left or call.attempt >= self.config.max_attempts or not self._affordable():

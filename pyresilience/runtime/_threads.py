@@ -8,6 +8,7 @@ pool when it ends. The threads are daemons, so the interpreter exits without wai
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -18,11 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._hold import Hold
-
-try:
-    from sniffio import current_async_library_cvar as _async_library
-except ImportError:  # anyio does without it as well
-    _async_library = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,8 +90,10 @@ class Job:
 
     def _call(self) -> Any:
         ambient_deadline.set(self.deadline)
-        if _async_library is not None:
-            _async_library.set(None)  # the caller's context says that its event loop runs here, which it does not
+        sniffio = sys.modules.get("sniffio")  # anyio does without it as well
+        if sniffio is not None:
+            # The caller's context says that its event loop runs here, which it does not.
+            sniffio.current_async_library_cvar.set(None)
         return self.fn(*self.args, **self.kwargs)
 
     def outcome(self) -> Any:

@@ -26,6 +26,7 @@ from pyresilience import (
     Pipeline,
     RateLimiter,
     RateLimiterConfig,
+    Retry,
     RetryConfig,
     TimeoutConfig,
     resilience_context,
@@ -146,7 +147,7 @@ class Moment:
             world.pipeline.layers[world.names.index("retry")].config = RetryConfig(delay=0.5, jitter=False)
         if name == "in the fallback":
             for layer in world.pipeline.layers:
-                if hasattr(layer, "verdict"):
+                if isinstance(layer, Retry):
                     layer.config = RetryConfig(max_attempts=1)
         if name == "waiting for a turn":
             assert world.limiter.acquire()

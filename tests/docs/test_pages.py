@@ -13,7 +13,6 @@ import inspect
 import io
 import logging
 import time as real_time
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def virtual(monkeypatch):
 @pytest.fixture(autouse=True)
 def _empty_inventory(monkeypatch):
     """Pages show the state of the whole process, which other tests have used as well."""
-    monkeypatch.setattr(_inventory, "_pipelines", weakref.WeakSet())
+    monkeypatch.setattr(_inventory, "_pipelines", [])
 
 
 @pytest.fixture(autouse=True)

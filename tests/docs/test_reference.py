@@ -26,7 +26,7 @@ SKELETON = [
     "Anti-patterns",
     "Cancellation and threads",
 ]
-CONFIGS = {name: kind for name, kind in vars(pyresilience).items() if name.endswith("Config")}
+CONFIGS = {name: getattr(pyresilience, name) for name in pyresilience.__all__ if name.endswith("Config")}
 WITH_TABLE: dict[str, type[Any]] = {
     **CONFIGS,
     "ResilienceMiddleware": ResilienceMiddleware,
@@ -68,7 +68,7 @@ TABLES = tables_of_defaults()
 
 @pytest.mark.parametrize(("page", "name", "table"), TABLES, ids=[name for _, name, _ in TABLES])
 def test_a_table_of_defaults_has_every_field_with_its_default(page: str, name: str, table: Table):
-    known = {**vars(pyresilience), "inf": inf}
+    known = {**{name: getattr(pyresilience, name) for name in pyresilience.__all__}, "inf": inf}
     told = {code(row[0]): eval(code(row[1]), known) for row in table.rows}
     assert told == defaults(WITH_TABLE[name]), page
 

@@ -19,7 +19,7 @@ from pyresilience import (
     RetryConfig,
     TimeoutConfig,
 )
-from pyresilience.pipeline._call import AsyncCall
+from pyresilience.pipeline._async_root import AsyncCall
 from pyresilience_middleware.outbound._http import UnsuccessfulResponse
 from pyresilience_middleware.outbound.httpx import ResilienceTransport
 from tests.outbound.origin import broken, drip, origin, reply

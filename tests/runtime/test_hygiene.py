@@ -247,6 +247,8 @@ def test_nothing_waits_or_starts_threads_behind_the_runtimes_back():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 used = (node.value.id, node.attr)
+                if (name, *used) == ("runtime/_anyio.py", "asyncio", "sleep"):
+                    continue  # what anyio itself does there
                 assert used not in forbidden, f"{name}:{node.lineno} uses {'.'.join(used)}"
                 if used == ("threading", "Thread"):
                     threads.add(name)

@@ -36,7 +36,7 @@ class HttpRetry(Retry):
 
     def obstacle(self, call: Call[Any], error: BaseException) -> str | None:
         exchange: Exchange = call.args[0]
-        if not isinstance(error, Exception) or not self.verdict.retryable(error) or not exchange.may_repeat(error):
+        if not isinstance(error, Exception) or not self.config.retryable(error) or not exchange.may_repeat(error):
             return ""
         if isinstance(error, UnsuccessfulResponse):
             if not self.statuses(exchange.response):

@@ -1,0 +1,133 @@
+"""The outermost step of a pipeline around a sync function: as `_async_root`, and drives the layers with one `send`."""
+
+from __future__ import annotations
+
+import inspect
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyresilience.errors import ResilienceError
+from pyresilience.pipeline import _inventory as inventory
+from pyresilience.pipeline._call import Binding, Call, Layer
+from pyresilience.pipeline._compose import function_layer, layer_name
+from pyresilience.pipeline._endings import failed, start, succeeded
+from pyresilience.policies._store import MISSING
+from pyresilience.runtime._blocking import BlockingRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from pyresilience.pipeline._call import Entry
+
+R = TypeVar("R")
+drains = inventory.drains
+
+
+class BlockingCall(Call[R]):
+    """A call driven in the thread of a sync caller."""
+
+    __slots__ = ()
+
+    runtime = BlockingRuntime()
+    blocking = True
+
+
+def blocking_root(binding: Binding) -> Callable[..., Any]:
+    """The function that callers of a guarded sync function really call: drives the coroutine with one `send`."""
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        call: BlockingCall[Any] = BlockingCall()
+        call.binding = binding
+        call.args = args
+        call.kwargs = kwargs
+        call.attempt = 1
+        call.ran = 0
+        call.deadline = inf
+        call.ending = None
+        call.held = None
+        call.stragglers = ()
+        call.scope = None
+        call.tokens = None
+        pipeline = binding.pipeline
+        entered = pipeline.entered
+        if entered is None:
+            entered = inventory.first_call(pipeline)
+        try:
+            entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
+            if pipeline.timed:
+                start(call, pipeline)
+            coroutine = binding.enter(binding.layer, call, binding.call_next)
+            try:
+                coroutine.send(None)
+            except StopIteration as stop:
+                result = stop.value
+            else:
+                raise _suspended(coroutine, pipeline.layers)
+        except BaseException as error:
+            instead = failed(call, error)
+            if instead is not None:
+                context = instead.__context__
+                try:
+                    raise instead
+                finally:
+                    instead.__context__ = context  # what the pipeline carried it in is nobody's business
+                    del instead, context
+            raise
+        else:
+            if pipeline.timed or call.held is not None:
+                succeeded(call, entered)
+            return result
+        finally:
+            if call.held is None:
+                entered.pop()
+                if drains:
+                    inventory.call_ended()
+
+    return guarded
+
+
+def blocking_shortcut(root: Callable[..., Any], binding: Binding, known: Callable[[tuple[Any, ...]], Any]) -> Any:
+    """As `async_shortcut`."""
+    pipeline = binding.pipeline
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs and not pipeline.dispatch:
+            value = known(args)
+            if value is not MISSING:
+                return value
+        return root(*args, **kwargs)
+
+    return guarded
+
+
+def _suspended(coroutine: Coroutine[Any, Any, Any], layers: tuple[Layer, ...]) -> ResilienceError:
+    """Close a coroutine that waits where only blocking works, and say which layer it was."""
+    codes = {_code(layer): layer_name(layer) for layer in layers}
+    culprit = "the pipeline"
+    awaited: Any = coroutine
+    while awaited is not None:
+        culprit = codes.get(getattr(awaited, "cr_code", None), culprit)
+        awaited = getattr(awaited, "cr_await", None)
+    coroutine.close()
+    return ResilienceError(
+        f"{culprit} suspended while guarding a sync function; a layer for sync functions may only wait with "
+        "`await call.sleep(...)` and by awaiting `call_next(call)`"
+    )
+
+
+def _code(layer: Layer) -> Any:
+    if inspect.isfunction(layer):
+        return layer.__code__
+    return getattr(type(layer).__call__, "__code__", None)
+
+
+def awaited(entry: Entry) -> Entry:
+    """For the blocking root, which drives a coroutine: a layer that returns some other awaitable is put into one."""
+    enter, layer, call_next = entry
+    if inspect.iscoroutinefunction(layer if enter is function_layer else enter) or getattr(layer, "forwards", False):
+        return entry
+
+    async def awaiting(_layer: Any, call: Call[Any], _call_next: Any) -> Any:
+        return await enter(layer, call, call_next)
+
+    return awaiting, layer, call_next

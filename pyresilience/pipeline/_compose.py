@@ -1,0 +1,93 @@
+"""Composition: what layers become when a function is bound."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from pyresilience.runtime._threads import WorkerPool, shared_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyresilience.pipeline._call import Binding, Call, Entry, Layer
+
+
+class _Link:
+    """One layer and what comes after it. A bound method of this is cheaper than a closure, and smaller."""
+
+    __slots__ = ("call_next", "func", "layer")
+
+    def __init__(self, func: Callable[..., Any], layer: Any, call_next: Callable[[Call[Any]], Any]) -> None:
+        self.func = func
+        self.layer = layer
+        self.call_next = call_next
+
+    def enter(self, call: Call[Any]) -> Any:
+        return self.func(self.layer, call, self.call_next)
+
+
+def hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """A total timeout bounds every wait, so it goes outside all layers but those that answer in its place."""
+    totals = [total for layer in layers for total in getattr(layer, "totals", ())]
+    if not totals:
+        return layers
+    rest = [layer for layer in layers if not getattr(layer, "only_total", False)]
+    outside = 0
+    while outside < len(rest) and getattr(rest[outside], "outside_deadline", False):
+        outside += 1
+    return (*rest[:outside], *totals, *rest[outside:])
+
+
+def shortcut(layers: tuple[Layer, ...], binding: Binding) -> Callable[[tuple[Any, ...]], Any] | None:
+    """What the outermost layer knows without a call; a fallback around it has nothing to do with answers."""
+    for layer in layers:
+        shortcut = getattr(layer, "shortcut", None)
+        if shortcut is not None:
+            return shortcut(binding)  # type: ignore[no-any-return]
+        if not getattr(layer, "only_failures", False):
+            break
+    return None
+
+
+def attributes(layers: tuple[Layer, ...], attribute: str) -> list[Any]:
+    values = (getattr(layer, attribute, None) for layer in layers)
+    return [value for value in values if value is not None]
+
+
+def worker_pool(layers: tuple[Layer, ...]) -> WorkerPool | None:
+    """The worker threads for sync functions with a deadline; None when a timeout opted out of them."""
+    pool: WorkerPool | None = shared_pool
+    for layer in layers:
+        if getattr(layer, "in_thread", True) is False:
+            return None
+        pool = getattr(layer, "pool", None) or pool
+    return pool
+
+
+def fold(
+    layers: tuple[Layer, ...], innermost: Callable[[Call[Any]], Any], adapt: Callable[[Entry], Entry] | None = None
+) -> Entry:
+    """Compose from the innermost outwards, with the plain function of each layer's class."""
+    call_next = innermost
+    entry: Entry = (_straight_on, None, innermost)
+    for layer in reversed(layers):
+        entry = function_layer if inspect.isfunction(layer) else type(layer).__call__, layer, call_next
+        if adapt is not None:
+            entry = adapt(entry)
+        call_next = _Link(*entry).enter
+    return entry
+
+
+def _straight_on(_layer: None, call: Call[Any], call_next: Callable[[Call[Any]], Any]) -> Any:
+    """The entry of a pipeline without layers."""
+    return call_next(call)
+
+
+def function_layer(layer: Callable[..., Any], call: Call[Any], call_next: Callable[[Call[Any]], Any]) -> Any:
+    return layer(call, call_next)
+
+
+def layer_name(layer: Layer) -> str:
+    """How messages and `repr` call a layer."""
+    return layer.__name__ if inspect.isfunction(layer) else type(layer).__name__

@@ -1,0 +1,92 @@
+"""How a call begins and ends: what the two roots share, and the one terminal event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyresilience.errors import ResilienceTimeoutError
+from pyresilience.events._bus import deliver
+from pyresilience.events._events import EventType
+from pyresilience.pipeline import _inventory as inventory
+from pyresilience.runtime import _sources as sources
+from pyresilience.runtime._blocking import unwrap
+from pyresilience.runtime._protocol import DeadlineExpired
+
+if TYPE_CHECKING:
+    from pyresilience.pipeline._call import Call
+    from pyresilience.pipeline._pipeline import Pipeline
+
+ANSWERS = frozenset({EventType.CACHE_HIT, EventType.FALLBACK_USED, EventType.FAILURE})
+"""How a call that returns a value may end, other than in `SUCCESS`."""
+
+
+def start(call: Call[Any], pipeline: Pipeline) -> None:
+    call.started = sources.now()
+    if pipeline.total is not None:
+        call.deadline = call.started + pipeline.total
+
+
+def succeeded(call: Call[Any], entered: list[None]) -> None:
+    """The pipeline has answered; with a hold, the end comes when the work ends."""
+    if call.held is not None:
+        call.held.then(lambda error: _released(call, entered, error))
+    else:
+        _emit_success(call)
+
+
+def _released(call: Call[Any], entered: list[None], error: BaseException | None) -> None:
+    try:
+        if error is None:
+            _emit_success(call)
+        else:
+            _emit_failure(call, error)
+    finally:
+        entered.pop()
+        inventory.call_ended()
+
+
+def _emit_success(call: Call[Any]) -> None:
+    ending, call.ending = call.ending, None
+    if ending is None or ending[0] not in ANSWERS:  # a refusal that some layer has answered is history
+        ending = EventType.SUCCESS, None, ""
+    kind, error, detail = ending
+    listeners = call.binding.pipeline.dispatch.get(kind)
+    if not listeners:
+        return
+    attempt = 0 if kind is EventType.CACHE_HIT else call.attempt
+    duration = None
+    started = getattr(call, "started", 0)
+    if kind is EventType.SUCCESS and started:
+        duration = (sources.now() - started) / sources.NANOSECONDS
+    deliver(listeners, kind, call.binding.name, attempt, None if error is None else unwrap(error), detail, duration)
+
+
+def _emit_failure(call: Call[Any], error: BaseException) -> None:
+    """A rejection that was announced is itself the end when the function never ran; otherwise one event follows."""
+    ending, call.ending = call.ending, None
+    if not isinstance(error, Exception):
+        call.emit(EventType.CANCELLED, error=error, detail="function abandoned" if call.stragglers else "")
+    elif ending is None or ending[1] is not error or call.ran:
+        call.emit(EventType.FAILURE, error=error)
+
+
+def failed(call: Call[Any], error: BaseException) -> BaseException | None:
+    """End a call that raised; the error to raise instead, if another than the one that arrived."""
+    instead: BaseException | None = None
+    original = unwrap(error)
+    try:
+        if isinstance(error, DeadlineExpired):
+            started = getattr(call, "started", 0)
+            seconds = (error.deadline - started) / sources.NANOSECONDS if started else None
+            message = f"{call.name}: a deadline around the call has passed"
+            instead = original = ResilienceTimeoutError(message, seconds=seconds)
+            call.emit(EventType.TIMEOUT, error=original)
+        elif original is not error:
+            instead = original
+        if call.tokens is not None:
+            call.refund()
+        _emit_failure(call, original)
+        return instead
+    finally:
+        call.held = None
+        del error, instead, original  # a frame in its own traceback would be a cycle

@@ -1,0 +1,69 @@
+"""What an import costs: a program pays for the parts that it uses."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyresilience
+
+SOURCE = Path(pyresilience.__file__)
+
+
+def loaded_after(program: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded at the end of `program`."""
+    code = f"{program}\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_package_alone_loads_nothing_of_it():
+    loaded = loaded_after("import pyresilience")
+    assert [name for name in loaded if name.startswith("pyresilience")] == ["pyresilience"]
+    assert "anyio" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("program", "policies"),
+    [
+        ("@resilient\ndef work(): return 1", {"retry", "retry_budget"}),
+        ("@resilient(timeout=TimeoutConfig())\ndef work(): return 1", {"timeout"}),
+        ("@resilient(cache=CacheConfig())\ndef work(): return 1", {"cache"}),
+    ],
+)
+def test_a_sync_program_loads_its_policies_and_no_event_loop(program, policies):
+    loaded = loaded_after(
+        f"from pyresilience import CacheConfig, TimeoutConfig, resilient\n{program}\nassert work() == 1"
+    )
+    named = {"retry", "retry_budget", "timeout", "cache", "circuit_breaker", "bulkhead", "rate_limiter", "fallback"}
+    used = {name.rpartition(".")[2] for name in loaded if name.startswith("pyresilience.policies.")} & named
+    assert used == policies | {"timeout", "cache"}, "those two are imported by name"
+    assert "anyio" not in loaded and "trio" not in loaded and "fractions" not in loaded
+
+
+def test_an_async_program_loads_anyio_when_its_function_is_bound():
+    program = "from pyresilience import resilient, RetryConfig\npipeline = resilient(retry=RetryConfig())"
+    assert "anyio" not in loaded_after(program)
+    assert "anyio" in loaded_after(f"{program}\n@pipeline\nasync def work(): return 1")
+
+
+def test_every_public_name_is_where_type_checkers_look_for_it():
+    tree = ast.parse(SOURCE.read_text())
+    imports = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "pyresilience" in str(node.module)
+    ]
+    checked = {alias.name: node.module for node in imports for alias in node.names}
+    at_runtime = {name: f"pyresilience.{home}" for name, home in pyresilience._HOME.items()}
+    assert checked == at_runtime
+    assert {*checked, "__version__"} == set(pyresilience.__all__) <= set(dir(pyresilience))
+    for name in pyresilience.__all__:
+        assert getattr(pyresilience, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'pyresilience' has no attribute 'Retri'"):
+        pyresilience.Retri  # noqa: B018
+    with pytest.raises(ImportError, match="Retri"):
+        from pyresilience import Retri  # noqa: F401
