@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import current_task
+from asyncio import _get_running_loop, current_task  # without an exception where no loop runs
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,7 +41,7 @@ class AnyioWaiter:
         home = self.home
         if not isinstance(home, asyncio.AbstractEventLoop):
             home.run_sync_soon(self.event.set)
-        elif _running_loop() is home:
+        elif _get_running_loop() is home:
             self.event.set()
         else:
             home.call_soon_threadsafe(self.event.set)
@@ -51,32 +51,21 @@ class AnyioWaiter:
         self.event = anyio.Event()
 
 
-def _current_task() -> asyncio.Task[Any] | None:
-    """The running asyncio task; None on trio, also when its guest mode runs on an asyncio loop."""
-    try:
-        return current_task()
-    except RuntimeError:
-        return None
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop of the running asyncio task; None on trio, also when its guest mode runs on an asyncio loop."""
+    loop = _get_running_loop()
+    return None if loop is None or current_task(loop) is None else loop
 
 
-_asyncio_backend: type[AsyncBackend] | None = None
+_backends: dict[bool, tuple[type[AsyncBackend], type[anyio.CancelScope]]] = {}
+"""Of asyncio (True) and trio, what anyio itself would look up each time: its backend and the class of its scopes."""
 
 
-def _effective_deadline() -> float:
-    """`anyio.current_effective_deadline()`, which on asyncio need not find out again and again where it is."""
-    global _asyncio_backend
-    if _current_task() is None:
-        return anyio.current_effective_deadline()
-    if _asyncio_backend is None:
-        _asyncio_backend = current_token().backend_class
-    return _asyncio_backend.current_effective_deadline()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+def _backend(loop: asyncio.AbstractEventLoop | None) -> tuple[type[AsyncBackend], type[anyio.CancelScope]]:
+    found = _backends.get(loop is not None)
+    if found is None:
+        found = _backends[loop is not None] = current_token().backend_class, type(anyio.CancelScope())
+    return found
 
 
 class AnyioRuntime:
@@ -100,21 +89,21 @@ class AnyioRuntime:
 
     def sleep(self, seconds: float, deadline: float) -> Awaitable[None]:
         # What anyio does there, without three coroutines in between.
-        return anyio.sleep(seconds) if _current_task() is None else asyncio.sleep(seconds)
+        return anyio.sleep(seconds) if _asyncio_loop() is None else asyncio.sleep(seconds)
 
     def remaining(self, deadline: float) -> float:
-        around = _effective_deadline()
+        backend, _ = _backend(_asyncio_loop())
+        around = backend.current_effective_deadline()
         left = inf if deadline == inf else sources.seconds_until(deadline)
-        return left if around == inf else min(left, around - anyio.current_time())
+        return left if around == inf else min(left, around - backend.current_time())
 
     def stalls_event_loop(self) -> bool:
         return False
 
     async def bounded(self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
-        task = _current_task()
-        if task is None or (limit.total and call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE):
-            return await self._bounded_alone(limit, call, call_next)
-        loop = task.get_loop()
+        loop = _asyncio_loop()
+        if loop is None or (limit.total and call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE):
+            return await self._bounded_alone(loop, limit, call, call_next)
         queue = limit.queues.get(loop) or queue_for(limit, loop)
         outer = call.scope
         with queue.scope() as scope:
@@ -132,19 +121,26 @@ class AnyioRuntime:
                 return result
         raise limit.expired(call)
 
-    async def _bounded_alone(self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
+    async def _bounded_alone(
+        self,
+        loop: asyncio.AbstractEventLoop | None,
+        limit: Limit,
+        call: Call[Any],
+        call_next: Callable[[Call[Any]], Awaitable[R]],
+    ) -> R:
         """With a timer of its own: on trio, and where the duration differs from call to call."""
+        backend, scope_class = _backend(loop)
         left = sources.seconds_until(call.deadline) if limit.total else limit.seconds
         if left > 0:
-            expires = anyio.current_time() + left
+            expires = backend.current_time() + left
             outer = call.scope
-            with anyio.CancelScope(deadline=expires) as scope:
+            with scope_class(deadline=expires) as scope:
                 call.scope = _Linked(scope, outer)
                 try:
                     result = await call_next(call)
                 finally:
                     call.scope = outer
-                if anyio.current_time() < expires:
+                if backend.current_time() < expires:
                     return result
         raise limit.expired(call)
 
