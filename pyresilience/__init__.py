@@ -1,9 +1,9 @@
 """Composable async resilience layers for Python services."""
 
+import typing as _typing
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from pyresilience.decorator import ResilienceConfig, resilient
     from pyresilience.errors import (
         BulkheadFullError,

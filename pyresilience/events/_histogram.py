@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ DEFAULT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 _LOWEST = -20
 _HIGHEST = 17
 _STEPS = 64
-_OVERFLOW = (_HIGHEST - _LOWEST) * _STEPS + 1
+_LENGTH = (_HIGHEST - _LOWEST) * _STEPS + 1
+_EDGES = tuple(math.ldexp(1 + step % _STEPS / _STEPS, _LOWEST + step // _STEPS) for step in range(_LENGTH))
 
 
 def check_buckets(owner: str, buckets: Iterable[float]) -> tuple[float, ...]:
@@ -38,6 +40,14 @@ def check_buckets(owner: str, buckets: Iterable[float]) -> tuple[float, ...]:
     return tuple(map(float, finite))
 
 
+@lru_cache(maxsize=16)
+def _scale(bounds: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Where each fine bucket but the first begins, and into which coarse bucket each of them falls."""
+    cuts = tuple(math.nextafter(bound, math.inf) for bound in bounds)  # a coarse bucket has its upper bound in it
+    edges = tuple(sorted({*_EDGES, *cuts}))
+    return edges, (0, *(bisect_right(cuts, edge) for edge in edges))
+
+
 class DurationHistogram:
     """Any number of durations, in seconds, in some 2,400 counters.
 
@@ -45,42 +55,51 @@ class DurationHistogram:
     percentile is the middle of the bucket it falls into, so it is off by at most 1/128 of the duration recorded. One
     that falls outside that range is the exact minimum or maximum.
 
-    Beside these stand exact counts for the upper bounds in `bounds`, as Prometheus wants them.
+    Beside these stand exact counts for the upper bounds in `bounds`, as Prometheus wants them. The fine buckets
+    are cut there too, so that finding one bucket finds both.
 
     Not thread-safe: the owner guards it.
     """
 
-    __slots__ = ("_bounds", "_coarse", "_fine", "count", "maximum", "minimum", "sum")
+    __slots__ = ("_coarse", "_coarse_of", "_edges", "_fine", "maximum", "minimum", "sum")
 
     def __init__(self, bounds: tuple[float, ...] = DEFAULT_BUCKETS) -> None:
-        self._bounds = bounds
+        self._edges, self._coarse_of = _scale(bounds)
         self._coarse = [0] * (len(bounds) + 1)
-        self._fine = array("Q", bytes(8 * (_OVERFLOW + 1)))
-        self.count = 0
+        self._fine = array("Q", bytes(8 * len(self._coarse_of)))
         self.sum = 0.0
         self.minimum = math.inf
         self.maximum = -math.inf
 
+    @property
+    def count(self) -> int:
+        """How many durations were recorded."""
+        return sum(self._coarse)
+
     def record(self, seconds: float) -> None:
         """Count one duration. What is negative, infinite or NaN is no duration and is passed over."""
-        if not 0.0 <= seconds < math.inf:
+        if not self.minimum <= seconds <= self.maximum and not self._widen(seconds):
             return
-        self._fine[_index(seconds)] += 1
-        self._coarse[bisect_left(self._bounds, seconds)] += 1
-        self.count += 1
+        bucket = bisect_right(self._edges, seconds)
+        self._fine[bucket] += 1
+        self._coarse[self._coarse_of[bucket]] += 1
         self.sum += seconds
-        if seconds < self.minimum:
-            self.minimum = seconds
-        if seconds > self.maximum:
-            self.maximum = seconds
+
+    def _widen(self, seconds: float) -> bool:
+        """Let the range recorded reach to `seconds`; False if that is no duration."""
+        if not 0.0 <= seconds < math.inf:
+            return False
+        self.minimum = min(self.minimum, seconds)
+        self.maximum = max(self.maximum, seconds)
+        return True
 
     def copy(self) -> DurationHistogram:
         """The same contents, for reading without the owner's lock."""
         twin = DurationHistogram.__new__(DurationHistogram)
-        twin._bounds = self._bounds
+        twin._edges = self._edges
+        twin._coarse_of = self._coarse_of
         twin._coarse = self._coarse[:]
         twin._fine = self._fine[:]
-        twin.count = self.count
         twin.sum = self.sum
         twin.minimum = self.minimum
         twin.maximum = self.maximum
@@ -92,35 +111,26 @@ class DurationHistogram:
         Raises:
             ValueError: nothing was recorded.
         """
-        if not self.count:
-            raise ValueError("percentiles of an empty histogram")
         reached = list(accumulate(self._fine))
-        ranks = (-(-percent * self.count // 100) for percent in percents)
+        count = reached[-1]
+        if not count:
+            raise ValueError("percentiles of an empty histogram")
+        ranks = (-(-percent * count // 100) for percent in percents)
         return [self._duration(bisect_left(reached, rank)) for rank in ranks]
 
-    def _duration(self, index: int) -> float:
-        if index == 0:
+    def _duration(self, bucket: int) -> float:
+        """The middle of a bucket, as near as durations came to it."""
+        edges = self._edges
+        if bucket == 0 or edges[bucket - 1] < _EDGES[0]:
             return self.minimum
-        if index == _OVERFLOW:
+        if bucket == len(edges) or edges[bucket] > _EDGES[-1]:
             return self.maximum
-        octave, step = divmod(index - 1, _STEPS)
-        middle = math.ldexp(0.5 + (step + 0.5) / (2 * _STEPS), octave + _LOWEST + 1)
+        middle = (edges[bucket - 1] + edges[bucket]) / 2
         return min(max(middle, self.minimum), self.maximum)
 
     def counts(self) -> list[int]:
         """How many durations fell into each bucket of `bounds`, not cumulative; the last is above them all."""
         return self._coarse[:]
-
-
-def _index(seconds: float) -> int:
-    """Which bucket: 0 lies below the range, `_OVERFLOW` above it."""
-    mantissa, exponent = math.frexp(seconds)
-    octave = exponent - _LOWEST - 1
-    if octave < 0 or not mantissa:
-        return 0
-    if octave >= _HIGHEST - _LOWEST:
-        return _OVERFLOW
-    return octave * _STEPS + int((mantissa - 0.5) * 2 * _STEPS) + 1
 
 
 def cumulative(bounds: tuple[float, ...], counts: list[int]) -> tuple[tuple[float, int], ...]:

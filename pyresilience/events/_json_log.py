@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from pyresilience.events._log_record import direct_log
+
 if TYPE_CHECKING:
-    from pyresilience.events._events import ResilienceEvent
+    from pyresilience.events._events import EventType, ResilienceEvent
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -19,6 +21,7 @@ _MAX_DEPTH = 8
 _MAX_VALUES = 256
 _INT64 = range(-(2**63), 2**64)
 _PRINTABLE_BITS = 1024
+_MAX_LINES = 1024
 
 
 class JsonEventLogger:
@@ -51,13 +54,33 @@ class JsonEventLogger:
         self._logger = logger
         self._level = level
         self._encode = best_encoder()
+        self._lines: dict[tuple[EventType, str, int], str] = {}
+        self._direct = direct_log(logger, level, JsonEventLogger.__call__.__code__)
 
     def __repr__(self) -> str:
         return f"JsonEventLogger({self._logger.name!r}, {logging.getLevelName(self._level)})"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        if self._logger.isEnabledFor(self._level):
-            self._logger.log(self._level, self._encode(record(event)))
+        logger = self._logger
+        if not logger.isEnabledFor(self._level):
+            return
+        line = None
+        if event.error is None and not event.detail and not event.context:
+            line = self._lines.get((event.event_type, event.function_name, event.attempt))
+        if line is None:
+            line = self._line(event)
+        if self._direct is None or not self._direct.log(line):
+            logger.log(self._level, line)
+
+    def _line(self, event: ResilienceEvent) -> str:
+        """The line of an event; kept for the next of its kind if nothing but its type, name and attempt is in it."""
+        fields = record(event)
+        line = self._encode(fields)
+        if len(fields) == 3 and len(event.function_name) <= TEXT_LENGTH:
+            if len(self._lines) >= _MAX_LINES:
+                self._lines.clear()
+            self._lines[event.event_type, event.function_name, event.attempt] = line
+        return line
 
 
 def record(event: ResilienceEvent) -> dict[str, Json]:

@@ -20,6 +20,7 @@ logger = logging.getLogger("pyresilience")
 OTHER = "__other__"
 MAX_FUNCTIONS = 1000
 _NAME_LENGTH = 200
+_SUCCESS = EventType.SUCCESS  # until 3.12 a function is called to find a member in its class
 
 
 def label_text(name: str) -> str:
@@ -139,14 +140,15 @@ class MetricsCollector:
 
     def __call__(self, event: ResilienceEvent, /) -> None:
         series = self._series.get(event.function_name) or self._find(event.function_name)
+        counts = series.counts
         kind = event.event_type
+        duration = event.duration if kind is _SUCCESS else None
         with self._lock:
-            counts = series.counts
             counts[kind] = counts.get(kind, 0) + 1
-            if kind is EventType.SUCCESS and event.duration is not None:
+            if duration is not None:
                 if series.durations is None:
                     series.durations = DurationHistogram(self._bounds)
-                series.durations.record(event.duration)
+                series.durations.record(duration)
 
     def _find(self, name: str) -> _Series:
         """The series of a name that was not seen before, is not used as it is, or comes too late."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call
     from pyresilience.pipeline._pipeline import Pipeline
 
+SUCCESS = EventType.SUCCESS  # looking it up in its class costs more than telling one listener
+
 ANSWERS = frozenset({EventType.CACHE_HIT, EventType.FALLBACK_USED, EventType.FAILURE})
 """How a call that returns a value may end, other than in `SUCCESS`."""
 
@@ -30,14 +32,16 @@ def succeeded(call: Call[Any], entered: list[None]) -> None:
     """The pipeline has answered; with a hold, the end comes when the work ends."""
     if call.held is not None:
         call.held.then(lambda error: _released(call, entered, error))
-    else:
+    elif call.ending is None:
         _emit_success(call)
+    else:
+        _emit_answer(call)
 
 
 def _released(call: Call[Any], entered: list[None], error: BaseException | None) -> None:
     try:
         if error is None:
-            _emit_success(call)
+            _emit_answer(call)
         else:
             _emit_failure(call, error)
     finally:
@@ -46,19 +50,23 @@ def _released(call: Call[Any], entered: list[None], error: BaseException | None)
 
 
 def _emit_success(call: Call[Any]) -> None:
+    listeners = call.binding.pipeline.dispatch.get(SUCCESS)
+    if listeners:
+        try:
+            duration = (sources.now() - call.started) / sources.NANOSECONDS
+        except AttributeError:  # nobody listened when it began
+            duration = None
+        deliver(listeners, SUCCESS, call.binding.name, call.attempt, None, "", duration)
+
+
+def _emit_answer(call: Call[Any]) -> None:
+    """The end of a call that returns a value, whatever some layer had in mind for it."""
     ending, call.ending = call.ending, None
     if ending is None or ending[0] not in ANSWERS:  # a refusal that some layer has answered is history
-        ending = EventType.SUCCESS, None, ""
-    kind, error, detail = ending
-    listeners = call.binding.pipeline.dispatch.get(kind)
-    if not listeners:
-        return
-    attempt = 0 if kind is EventType.CACHE_HIT else call.attempt
-    duration = None
-    started = getattr(call, "started", 0)
-    if kind is EventType.SUCCESS and started:
-        duration = (sources.now() - started) / sources.NANOSECONDS
-    deliver(listeners, kind, call.binding.name, attempt, None if error is None else unwrap(error), detail, duration)
+        _emit_success(call)
+    else:
+        kind, error, detail = ending
+        call.emit(kind, error=error, detail=detail, attempt=0 if kind is EventType.CACHE_HIT else None)
 
 
 def _emit_failure(call: Call[Any], error: BaseException) -> None:

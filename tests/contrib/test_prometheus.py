@@ -9,6 +9,8 @@ import weakref
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -26,6 +28,7 @@ from pyresilience import (
     RetryConfig,
 )
 from pyresilience.contrib.prometheus import PrometheusListener, ResilienceCollector
+from pyresilience.events._metrics import OTHER, label_text
 
 
 @pytest.fixture
@@ -149,6 +152,47 @@ def test_names_beyond_the_cap_are_counted_together_with_one_warning(registry, ca
     assert events_total(scrape(registry)) == {("a", "success"): 2, ("b", "success"): 1, ("__other__", "success"): 2}
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "more than 2 function names" in caplog.text
+
+
+def test_names_that_are_not_counted_on_their_own_take_no_memory(registry):
+    listener = PrometheusListener(registry=registry, max_functions=1)
+    listener(success("a"))
+    for number in range(500):
+        listener(success(f"{number}" + "x" * 300 * (number % 2)))
+        listener(success("a" + "\udc80" * number))
+    assert len(listener._metrics._series) == 2
+    assert events_total(scrape(registry)) == {("a", "success"): 2, ("__other__", "success"): 999}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c", "bad\udc80", "x" * 300]),
+            st.sampled_from([EventType.SUCCESS, EventType.RETRY]),
+            st.sampled_from([None, 0.5, 3.0]),
+        )
+    )
+)
+def test_any_sequence_of_events_is_counted_as_by_hand(happened):
+    registry = CollectorRegistry()
+    listeners = [PrometheusListener(registry=registry, buckets=[1.0], max_functions=2) for _ in range(2)]
+    counts, durations = {}, {}
+    for number, (name, kind, duration) in enumerate(happened):
+        listeners[number % 2](ResilienceEvent(kind, name, 1, duration=duration))
+        label = label_text(name)
+        if all(label != known for known, _ in counts) and len({known for known, _ in counts} - {OTHER}) >= 2:
+            label = OTHER
+        counts[label, kind.value] = counts.get((label, kind.value), 0) + 1
+        if duration is not None:
+            durations.setdefault(label, []).append(duration)
+    samples = scrape(registry)
+    assert events_total(samples) == counts
+    seconds = {key[1][1]: value for key, value in samples.items() if key[0].endswith("_seconds_sum")}
+    assert seconds == {label: sum(values) for label, values in durations.items()}
+    for label, values in durations.items():
+        bucket = "pyresilience_call_duration_seconds_bucket", ("function_name", label), ("le", "1.0")
+        assert samples[bucket] == values.count(0.5)
 
 
 def test_no_name_breaks_a_scrape(registry):

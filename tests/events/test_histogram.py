@@ -46,6 +46,12 @@ def test_what_lies_outside_the_range_is_reported_as_the_exact_extreme():
     assert (histogram.minimum, histogram.maximum) == (0.0, 1e9)
 
 
+def test_bounds_outside_the_range_do_not_change_what_is_reported_there():
+    values = [2e-9, 5e-7, 1.0, 2e6, 5e6]
+    assert filled(values, (1e-9, 1e-8, 1e6, 4e6, 1e9)).percentiles(1, 40, 80, 100) == [2e-9, 2e-9, 5e6, 5e6]
+    assert filled(values).percentiles(1, 40, 80, 100) == [2e-9, 2e-9, 5e6, 5e6]
+
+
 @pytest.mark.parametrize("nonsense", [math.nan, math.inf, -math.inf, -1.0])
 def test_what_is_no_duration_is_passed_over(nonsense):
     histogram = filled([nonsense])
@@ -64,6 +70,36 @@ def test_coarse_buckets_count_exactly_what_does_not_exceed_their_bound(values):
     histogram = filled([*values, 1.0], bounds)
     expected = [(bound, sum(value <= bound for value in [*values, 1.0])) for bound in (*bounds, math.inf)]
     assert list(cumulative(bounds, histogram.counts())) == expected
+
+
+limits = st.one_of(
+    st.floats(0, 1e6), st.integers(-22, 19).map(lambda exponent: math.ldexp(1.0, exponent)), st.sampled_from([0.1, 1.0])
+)
+
+
+@patient
+@given(st.lists(limits, min_size=1, max_size=20, unique=True).map(sorted).map(tuple), durations)
+def test_coarse_buckets_are_exact_for_any_bounds_and_next_to_them(bounds, values):
+    near = [math.nextafter(bound, toward) for bound in bounds for toward in (0, math.inf)]
+    values = [*values, *bounds, *near, 0.0]
+    expected = [(bound, sum(value <= bound for value in values)) for bound in (*bounds, math.inf)]
+    assert list(cumulative(bounds, filled(values, bounds).counts())) == expected
+
+
+@patient
+@given(st.lists(limits, min_size=1, max_size=20, unique=True).map(sorted).map(tuple), durations, st.integers(1, 100))
+def test_percentiles_are_as_exact_with_any_bounds(bounds, values, percent):
+    exact = sorted(values)[math.ceil(percent * len(values) / 100) - 1]
+    assert filled(values, bounds).percentiles(percent) == [pytest.approx(exact, rel=1 / 128)]
+
+
+@patient
+@given(st.lists(st.one_of(st.floats(-1.0, 1e9), st.sampled_from([math.nan, math.inf, -math.inf])), max_size=60))
+def test_sum_count_and_extremes_are_those_of_the_durations_in_any_order(values):
+    kept = [value for value in values if 0.0 <= value < math.inf]
+    histogram = filled(values)
+    assert (histogram.count, histogram.sum) == (len(kept), pytest.approx(math.fsum(kept)))
+    assert (histogram.minimum, histogram.maximum) == (min(kept, default=math.inf), max(kept, default=-math.inf))
 
 
 def test_a_copy_does_not_change_any_more():

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections import UserDict
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import IntEnum, StrEnum
@@ -257,6 +258,66 @@ def test_an_error_without_a_text_is_still_logged():
 
 def test_an_empty_context_and_an_empty_detail_are_left_out():
     assert list(json.loads(line_of(detail="", context={}))) == ["event_type", "function_name", "attempt"]
+
+
+# ---------------------------------------------------------------------- lines that are kept
+
+events = st.builds(
+    ResilienceEvent,
+    st.sampled_from([EventType.SUCCESS, EventType.RETRY]),
+    st.one_of(st.sampled_from(["f", "https://u:p4ss@h/?k=v", SubText("f"), "\udcff", 'q"\n', "x" * 600]), st.text()),
+    st.sampled_from([0, 1, True, 2**70]),
+    st.sampled_from([None, None, None, ValueError("é")]),
+    st.sampled_from(["", "", "", "rejected"]),
+    st.sampled_from([None, None, {}, {"trace_id": "abc"}]),
+    st.one_of(st.none(), st.floats()),
+)
+
+
+def test_what_was_kept_is_not_taken_for_anything_else(lines):
+    logger, logged = lines
+    listener = JsonEventLogger(logger)
+    plain_event = ResilienceEvent(EventType.RETRY, "f", 1)
+    happened = [plain_event] + [
+        replace(plain_event, **change)
+        for change in (
+            {"event_type": EventType.FAILURE},
+            {"function_name": "g"},
+            {"attempt": 2},
+            {"error": ValueError()},
+            {"detail": "rejected"},
+            {"context": {"trace_id": "abc"}},
+            {},
+            {"duration": 1.0},
+        )
+    ]
+    for event in happened:
+        listener(event)
+    assert logged == [stdlib_encoder()(record(event)) for event in happened]
+    assert len(set(logged)) == 7
+
+
+@patient
+@given(st.lists(events, min_size=1, max_size=30))
+def test_a_line_is_the_same_whether_it_was_kept_or_is_new(happened):
+    logger = logging.Logger("test", logging.INFO)
+    logged = []
+    logger.addFilter(lambda record: logged.append(record.msg))
+    listener = JsonEventLogger(logger)
+    for event in happened * 2:
+        listener(event)
+    assert logged == [stdlib_encoder()(record(event)) for event in happened] * 2
+
+
+def test_lines_are_kept_in_bounded_memory(lines):
+    logger, logged = lines
+    listener = JsonEventLogger(logger)
+    for number in range(3000):
+        listener(ResilienceEvent(EventType.SUCCESS, f"host-{number}"))
+        listener(ResilienceEvent(EventType.SUCCESS, f"host-{number}" + "x" * TEXT_LENGTH))
+    assert len(listener._lines) <= 1024
+    assert max(len(name) for _, name, _ in listener._lines) <= TEXT_LENGTH
+    assert len(logged) == 6000 and json.loads(logged[-2])["function_name"] == "host-2999"
 
 
 # ---------------------------------------------------------------------- secrets

@@ -9,6 +9,8 @@ import sys
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyresilience import CacheConfig, EventType, FallbackConfig, Pipeline, ResilienceEvent, RetryConfig
 from pyresilience.events._metrics import OTHER, DurationSnapshot, MetricsCollector, MetricsSnapshot, label_text
@@ -143,6 +145,35 @@ def test_names_can_be_encoded_and_are_bounded_in_length():
     assert all(name.encode() for name in names)
     assert metrics.get_counts("bad\udc80") == {"success": 2} == metrics.get_counts("x" * 10_000)
     assert label_text("plain") == "plain"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c", "bad\udc80", "x" * 300, OTHER]),
+            st.sampled_from([EventType.SUCCESS, EventType.RETRY]),
+            st.sampled_from([None, 0.5, 3.0]),
+        )
+    )
+)
+def test_any_sequence_of_events_is_counted_as_by_hand(happened):
+    metrics = MetricsCollector(max_functions=2, buckets=(1.0,))
+    counts, durations = {}, {}
+    for name, kind, duration in happened:
+        metrics(ResilienceEvent(kind, name, 1, duration=duration))
+        label = label_text(name)
+        if label not in counts and len(counts.keys() - {OTHER}) >= 2:
+            label = OTHER
+        series = counts.setdefault(label, {})
+        series[kind.value] = series.get(kind.value, 0) + 1
+        if kind is EventType.SUCCESS and duration is not None:
+            durations.setdefault(label, []).append(duration)
+    snapshot = metrics.snapshot()
+    assert snapshot.counts == counts
+    assert {name: (seen.count, seen.sum, seen.buckets[0][1]) for name, seen in snapshot.durations.items()} == {
+        name: (len(values), sum(values), values.count(0.5)) for name, values in durations.items()
+    }
 
 
 def test_counting_from_many_threads_loses_nothing_and_every_snapshot_is_consistent():
