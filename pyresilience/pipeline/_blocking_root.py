@@ -1,4 +1,4 @@
-"""The outermost step of a pipeline around a sync function: as `_async_root`, and drives the layers with one `send`."""
+"""The outermost step of a pipeline around a sync function: as `_async_root`, and drives the layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyresilience.pipeline._call import Binding, Call, Layer
 from pyresilience.pipeline._compose import function_layer, layer_name
 from pyresilience.pipeline._endings import failed, start, succeeded
 from pyresilience.policies._store import MISSING
-from pyresilience.runtime._blocking import BlockingRuntime
+from pyresilience.runtime._blocking import BlockingRuntime, drivers, new_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -48,6 +48,7 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         call.stragglers = ()
         call.scope = None
         call.tokens = None
+        coroutine: Any = None
         pipeline = binding.pipeline
         entered = pipeline.entered
         if entered is None:
@@ -56,14 +57,18 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
             if pipeline.timed:
                 start(call, pipeline)
-            coroutine = binding.enter(binding.layer, call, binding.call_next)
             try:
-                coroutine.send(None)
-            except StopIteration as stop:
-                result = stop.value
-            else:
+                drive = drivers.pop()
+            except IndexError:
+                drive = new_driver()
+            coroutine = binding.enter(binding.layer, call, binding.call_next)
+            result = drive(coroutine)
+            if coroutine.cr_suspended:
                 raise _suspended(coroutine, pipeline.layers)
+            drivers.append(drive)
         except BaseException as error:
+            if coroutine is not None:
+                coroutine.close()  # an interrupt may have come before it began
             instead = failed(call, error)
             if instead is not None:
                 context = instead.__context__

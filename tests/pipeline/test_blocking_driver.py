@@ -1,0 +1,109 @@
+"""How a sync call runs its coroutine: by a parked generator that is used again."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+from pyresilience import Pipeline, ResilienceError, RetryConfig
+from pyresilience.runtime import _blocking as blocking
+
+
+class Value:
+    """Something that can be referred to weakly."""
+
+
+@pytest.fixture(autouse=True)
+def _no_drivers_yet():
+    blocking.drivers.clear()
+
+
+def test_one_driver_serves_call_after_call():
+    guarded = Pipeline(RetryConfig())(abs)
+    assert [guarded(-number) for number in range(5)] == [0, 1, 2, 3, 4]
+    assert len(blocking.drivers) == 1
+
+
+def test_calls_within_calls_have_drivers_of_their_own():
+    pipeline = Pipeline(RetryConfig())
+
+    @pipeline
+    def countdown(number):
+        return 0 if number == 0 else 1 + countdown(number - 1)
+
+    assert countdown(7) == 7
+    assert len(blocking.drivers) == 8
+    assert countdown(7) == 7
+    assert len(blocking.drivers) == 8
+
+
+def test_a_parked_driver_keeps_neither_result_nor_arguments():
+    gc.disable()
+    try:
+        guarded = Pipeline(RetryConfig())(lambda value: value)
+        value = Value()
+        gone = weakref.ref(value)
+        assert guarded(value) is value
+        del value
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_an_exception_ends_the_driver_and_nothing_else():
+    @Pipeline(RetryConfig(max_attempts=1))
+    def picky(number):
+        if number < 0:
+            raise ValueError(number)
+        return number
+
+    assert picky(1) == 1
+    with pytest.raises(ValueError, match="-1"):
+        picky(-1)
+    assert blocking.drivers == []
+    assert picky(2) == 2
+
+
+def test_a_layer_that_suspends_is_named_and_its_driver_not_used_again():
+    class Pause:
+        def __await__(self):
+            yield "anything"
+
+    async def impatient(call, call_next):
+        await Pause()
+        return await call_next(call)
+
+    @Pipeline(RetryConfig(), impatient)
+    def work():
+        return 1
+
+    for _ in range(2):
+        with pytest.raises(ResilienceError, match="impatient suspended"):
+            work()
+    assert blocking.drivers == []
+    assert Pipeline(RetryConfig())(abs)(-1) == 1
+
+
+def test_a_driver_may_be_used_by_another_thread_than_the_one_that_made_it():
+    guarded = Pipeline(RetryConfig())(abs)
+    assert guarded(-1) == 1
+    answers = []
+    for number in (2, 3):
+        thread = threading.Thread(target=lambda number=number: answers.append(guarded(-number)))
+        thread.start()
+        thread.join()
+    assert answers == [2, 3] and len(blocking.drivers) == 1
+
+
+def test_an_error_raised_while_another_is_handled_has_that_one_as_its_context():
+    @Pipeline(RetryConfig(max_attempts=1))
+    def failing():
+        raise KeyError("inner")
+
+    with pytest.raises(KeyError) as caught:
+        try:
+            raise OSError("outer")
+        except OSError:
+            failing()
+    assert isinstance(caught.value.__context__, OSError)
