@@ -157,7 +157,16 @@ def test_a_forked_child_starts_with_nothing_held():
     thread = threading.Thread(target=hold, args=(1,))
     thread.start()
     entered.wait(10)
-    bulkhead._lock.acquire()
+    held = threading.Event()
+
+    def holder():
+        with bulkhead._lock:
+            held.set()
+            leave.wait(10)
+
+    holding = threading.Thread(target=holder)
+    holding.start()
+    held.wait(10)
     try:
         child = os.fork()
         if child == 0:
@@ -165,7 +174,7 @@ def test_a_forked_child_starts_with_nothing_held():
             fine = get_in_flight_count() == 0 and bulkhead.statistics().in_use == 0 and hold(1) == 1
             os._exit(0 if fine else 1)
     finally:
-        bulkhead._lock.release()
         leave.set()
         thread.join()
+        holding.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyresilience.errors import BulkheadFullError
 from pyresilience.events._events import EventType
 from pyresilience.policies import _validate as validate
+from pyresilience.policies._lock import let_go
 from pyresilience.policies._wait_queue import Ticket, WaitQueue
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Bulkhead:
         validate.config_of(BulkheadConfig, config)
         self.config = config
         self.name = name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._permits = Permits(config.max_concurrent)
 
     def __repr__(self) -> str:
@@ -137,26 +138,35 @@ class Bulkhead:
         claim: Claim | None = None
         # Between a call and the next statement an interrupt may arrive, so taking and giving back are statements
         # without calls, under the lock and inside the try; a claim exists before anything can be granted to it.
+        lock = self._lock
         try:
-            with self._lock:
+            try:
+                lock.acquire()
                 if permits.free > 0 and not permits.waiters:
                     permits.free -= 1
                     taken = True
+                lock.release()
+            except BaseException:
+                let_go(lock)
+                raise
             if not taken:
                 claim = Claim(call.runtime.waiter())
                 await self._wait(call, permits, claim)
             return await call_next(call)
         finally:
+            lock = self._lock  # another one after a fork
             try:
                 if taken and call.held is None and not call.stragglers:
-                    with self._lock:
-                        if not permits.waiters:
-                            permits.free += 1
-                            taken = False
+                    lock.acquire()
+                    if not permits.waiters:
+                        permits.free += 1
+                        taken = False
+                    lock.release()
                 if taken or claim is not None:
                     claim = claim or Claim()
                     self._settle(call, permits, claim)
             except BaseException:  # interrupted: what was done is not done again
+                let_go(lock)
                 if taken or claim is not None:
                     self._settle(call, permits, claim or Claim())
                 raise
@@ -207,5 +217,5 @@ class Bulkhead:
 
     def reset_after_fork(self) -> None:
         """The parent's threads hold nothing here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._permits = Permits(self.config.max_concurrent)

@@ -15,6 +15,7 @@ from pyresilience.errors import ResilienceTimeoutError
 from pyresilience.events._events import EventType
 from pyresilience.policies import _validate as validate
 from pyresilience.policies._cache_key import ATOMS, CallKeys, Unhashable, function_key
+from pyresilience.policies._lock import let_go
 from pyresilience.policies._store import MISSING, ExpiringLru
 from pyresilience.policies._wait_queue import Ticket
 from pyresilience.runtime import _sources as sources
@@ -91,7 +92,7 @@ class Cache:
         validate.config_of(CacheConfig, config)
         self.config = config
         self.name = name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._store = config.store()
         self._flights: dict[Any, Flight] = {}
         self._warned = False
@@ -179,8 +180,15 @@ class Cache:
             for arg in args:
                 if type(arg) not in ATOMS:
                     return MISSING
-            with self._lock:
-                return get((function, args), sources.now())
+            lock = self._lock
+            try:
+                lock.acquire()
+                value = get((function, args), sources.now())
+                lock.release()
+            except BaseException:
+                let_go(lock)
+                raise
+            return value
 
         return known
 
@@ -268,5 +276,5 @@ class Cache:
 
     def reset_after_fork(self) -> None:
         """Flights of the parent's threads never land here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._flights = {}

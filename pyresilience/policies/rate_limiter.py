@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyresilience.errors import RateLimitExceededError
 from pyresilience.events._events import EventType
 from pyresilience.policies import _validate as validate
+from pyresilience.policies._lock import let_go
 from pyresilience.policies._rates import Gcra, Rate, SlidingWindow
 from pyresilience.policies._wait_queue import Ticket, WaitQueue
 from pyresilience.runtime import _sources as sources
@@ -75,7 +76,7 @@ class _Limiter:
         validate.config_of(RateLimiterConfig, config)
         self.config = config
         self.name = name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._max_wait = config.max_wait * sources.NANOSECONDS
         self._rate: Rate = ALGORITHMS[config.algorithm](
             config.max_calls, max(1, round(config.period * sources.NANOSECONDS))
@@ -92,9 +93,15 @@ class _Limiter:
             return not self._line and self._rate.wait(sources.now(), 0) == 0
 
     def __call__(self, call: Call[R], call_next: CallNext[R]) -> Awaitable[R]:
-        with self._lock:
+        lock = self._lock
+        try:
+            lock.acquire()
             now = sources.now()
             wait = 1 if self._line else self._rate.take(now)
+            lock.release()
+        except BaseException:
+            let_go(lock)
+            raise
         if wait:
             return self._delayed(call, call_next)
         call.tokens = (self, now, call.tokens)
@@ -185,7 +192,7 @@ class _Limiter:
 
     def reset_after_fork(self) -> None:
         """The parent's waiters are not here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._line = None
 
 

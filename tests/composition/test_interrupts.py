@@ -31,6 +31,7 @@ from pyresilience import (
 )
 from pyresilience.runtime._threads import WorkerPool
 from pyresilience.testing import EventRecorder
+from tests.locks import free
 
 
 class Interrupted(KeyboardInterrupt):
@@ -94,14 +95,6 @@ def storm(fn, hits, *, longest=20e-6, calm=None):
             if weather.call(fn) and calm is not None:
                 calm()
             assert time.monotonic() < end, f"{weather.hits} of {hits}"
-
-
-def free(lock):
-    """Whether nobody holds it; nothing else runs here."""
-    if lock.acquire(blocking=False):
-        lock.release()
-        return True
-    return False
 
 
 @pytest.mark.parametrize("history", ["fresh", "somebody waited once"])

@@ -156,8 +156,19 @@ if hasattr(os, "fork"):
             locks = [layer._lock for layer in pipeline.layers if hasattr(layer, "_lock")]
             locks += [parts["retry"].budget._lock, inventory._lock, timed.pool._lock, shared_pool._lock]
             assert len(locks) == 8, len(locks)
-            for lock in locks:
-                lock.acquire()
+            held, done = threading.Event(), threading.Event()
+
+            def hold():
+                for lock in locks:
+                    lock.acquire()
+                held.set()
+                done.wait()
+                for lock in locks:
+                    lock.release()
+
+            holder = threading.Thread(target=hold, daemon=True)
+            holder.start()
+            held.wait()
             assert inventory.pipelines
             warnings.simplefilter("ignore")
             child = os.fork()
@@ -175,8 +186,8 @@ if hasattr(os, "fork"):
                 except BaseException as error:
                     print(repr(error), flush=True)
                     os._exit(1)
-            for lock in locks:
-                lock.release()
+            done.set()
+            holder.join()
             deadline = time.monotonic() + 10
             while True:
                 pid, status = os.waitpid(child, os.WNOHANG)

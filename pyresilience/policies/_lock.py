@@ -1,0 +1,30 @@
+"""Holding a lock on the happy path: half the price of `with`, and as safe.
+
+```python
+try:
+    lock.acquire()
+    ...
+    lock.release()
+except BaseException:
+    let_go(lock)
+    raise
+```
+
+An interrupt may arrive as soon as `acquire` or `release` returns. The handler can tell which it was only because the
+lock is an `RLock`: no thread can release what it does not hold.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
+
+
+def let_go(lock: threading.RLock) -> None:
+    """Release the lock if this thread holds it."""
+    try:
+        lock.release()
+    except RuntimeError:
+        pass
