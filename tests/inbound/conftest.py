@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pyresilience import unsubscribe
-from pyresilience_middleware.inbound import exposition
+from pyresilience_middleware.inbound import asgi, exposition
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +13,11 @@ def no_shared_collector(monkeypatch):
     yield
     if exposition._shared is not None:
         unsubscribe(exposition._shared)
+
+
+@pytest.fixture(params=["one task", "two tasks"])
+def each_way(request, monkeypatch):
+    """A pipeline guards in one task where it can (`admission.py`), and any pipeline in two (`exchange.py`)."""
+    if request.param == "two tasks":
+        monkeypatch.setattr(asgi, "can_suspend", lambda pipeline: False)
+    return request.param

@@ -144,7 +144,7 @@ def test_readiness_follows_the_lifespan_of_the_application():
     assert TestClient(app).get("/health/ready").status_code == 503
 
 
-def test_a_guarded_fastapi_app():
+def test_a_guarded_fastapi_app(each_way):
     seen = []
     limited = Pipeline(RateLimiterConfig(max_calls=3, period=3600), BulkheadConfig(), name="inbound")
     app = FastAPI()
@@ -176,7 +176,7 @@ def test_a_guarded_fastapi_app():
     assert not limited.in_flight
 
 
-def test_a_refused_websocket_is_denied():
+def test_a_refused_websocket_is_denied(each_way):
     breaker = CircuitBreaker(CircuitBreakerConfig())
     breaker.force_open()
     with TestClient(starlette(pipeline=Pipeline(breaker))) as client:

@@ -29,6 +29,8 @@ from pyresilience.testing import EventRecorder
 from pyresilience_middleware import ResilienceMiddleware, problem_for
 from tests.inbound.conversation import get, hello, respond, talk, websocket_scope
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 DENIAL = {"extensions": {"websocket.http.response": {}}}
 
 

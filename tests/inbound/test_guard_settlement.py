@@ -16,12 +16,15 @@ from pyresilience import (
     CircuitBreakerConfig,
     CircuitOpenError,
     Pipeline,
+    ResilienceTimeoutError,
     TimeoutConfig,
     resilience_context,
 )
 from pyresilience.testing import EventRecorder
 from pyresilience_middleware import ResilienceMiddleware, ServerErrorResponse
 from tests.inbound.conversation import get, respond
+
+pytestmark = pytest.mark.usefixtures("each_way")
 
 
 @pytest.fixture
@@ -102,10 +105,12 @@ async def test_trailers_and_files_belong_to_the_response(events):
     assert [event.duration for event in events.events] == [pytest.approx(2), pytest.approx(3)]
 
 
-async def test_an_error_after_the_response_is_raised_and_no_failure_of_it(events):
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_an_error_after_the_response_is_raised_and_no_failure_of_it(at_once, events):
     async def app(scope, receive, send):
         await respond(send)
-        await anyio.sleep(1)
+        if not at_once:
+            await anyio.sleep(1)
         raise CircuitOpenError("in a background task")
 
     with pytest.raises(CircuitOpenError):
@@ -179,24 +184,50 @@ async def test_without_a_response_the_call_ends_with_the_app(events):
     assert reply.messages == [] and kinds(events) == ["success"]
 
 
-async def test_an_error_leaves_no_reference_cycle_behind():
+@pytest.mark.parametrize("ending", ["error", "error after the start", "timeout", "timeout after the start"])
+async def test_an_error_leaves_no_reference_cycle_behind(ending):
     class Body:
+        pass
+
+    class Failed(Exception):
         pass
 
     async def app(scope, receive, send):
         big = Body()
         seen.append(weakref.ref(big))
-        raise ValueError
+        if "start" in ending:
+            await send(start())
+        if "timeout" in ending:
+            await anyio.sleep(60)
+        raise Failed
 
     seen = []
     gc.disable()
     try:
-        for pipeline in (None, Pipeline(BulkheadConfig())):
+        for layers in ((BulkheadConfig(), TimeoutConfig(seconds=2)), (TimeoutConfig(seconds=2), BulkheadConfig(1, 9))):
             try:
-                await get(ResilienceMiddleware(app, pipeline=pipeline))
-            except ValueError:
-                pass
+                await get(ResilienceMiddleware(app, pipeline=Pipeline(*layers)))
+            except (Failed, ResilienceTimeoutError) as error:
+                seen.append(weakref.ref(error))
             await anyio.sleep(1)
-        assert [ref() for ref in seen] == [None, None]
+        assert [ref() for ref in seen] == [None] * len(seen)
+    finally:
+        gc.enable()
+
+
+async def test_requests_leave_nothing_for_the_garbage_collector():
+    async def app(scope, receive, send):
+        replies.append(weakref.ref(send.__self__))
+        if scope["path"] != "/nothing":
+            await respond(send, 500 if scope["path"] == "/500" else 200)
+
+    replies = []
+    pipeline = Pipeline(CircuitBreakerConfig(), TimeoutConfig(seconds=2), BulkheadConfig(1, max_wait=9))
+    middleware = ResilienceMiddleware(app, pipeline=pipeline)
+    gc.disable()
+    try:
+        for path in ("/", "/500", "/nothing"):
+            await get(middleware, path)
+        assert [reply() for reply in replies] == [None] * 3
     finally:
         gc.enable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import subprocess
 import sys
 
 import anyio
@@ -52,7 +54,29 @@ async def test_missing_ids_are_generated_afresh_for_each_request():
     second, _ = await context_for()
     assert GENERATED.fullmatch(first["request_id"]) and GENERATED.fullmatch(first["trace_id"])
     assert reply.headers["x-request-id"] == first["request_id"]
-    assert first["request_id"] != second["request_id"] and first["trace_id"] != second["trace_id"]
+    assert len({first["request_id"], first["trace_id"], second["request_id"], second["trace_id"]}) == 4
+
+
+def test_a_forked_process_makes_up_other_ids():
+    script = (
+        "import os\n"
+        "from pyresilience_middleware import request_context\n"
+        "scope = {'type': 'http', 'headers': []}\n"
+        "request_context(scope)\n"
+        "child = os.fork()\n"
+        "child and os.waitpid(child, 0)\n"
+        "print(request_context(scope)['request_id'], flush=True)\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert len(set(printed.stdout.split())) == 2
+
+
+def test_seeding_the_shared_generator_repeats_no_id():
+    seen = set()
+    for _ in range(2):
+        random.seed(1)
+        seen.add(request_context(http_scope())["request_id"])
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(
@@ -159,6 +183,7 @@ async def test_nothing_unsafe_of_method_and_path_is_kept():
     assert context["path"].startswith(r"/\x1b[31m\n\ud800\u2028\x9bé")
     assert context["method"] == r"G\nET"
     assert len(context["path"]) < 300 and context["path"].encode()
+    assert request_context(http_scope("/" + "a" * 1000))["path"] == "/" + "a" * 255
 
 
 async def test_the_inherited_context_is_replaced_never_merged():

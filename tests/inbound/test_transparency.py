@@ -129,13 +129,22 @@ def same_messages(wire, expected):
 LAYERS = (CircuitBreakerConfig(failure_threshold=10**9), BulkheadConfig(), TimeoutConfig(seconds=5000.0))
 
 
+KINDS = ["bare", "guarded", "with a timeout", "guarded in two tasks", "with a timeout in two tasks"]
+
+
+async def passing(call, call_next):
+    """A layer of the user's own: who knows what it does."""
+    return await call_next(call)
+
+
 def pipeline(kind):
     if kind == "bare":
         return None
-    return Pipeline(*LAYERS[: 2 if kind == "guarded" else 3])
+    layers = LAYERS[: 3 if "timeout" in kind else 2]
+    return Pipeline(*layers, passing) if "two tasks" in kind else Pipeline(*layers)
 
 
-@pytest.mark.parametrize("kind", ["bare", "guarded", "with a timeout"])
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(
     path=PATHS,
@@ -170,7 +179,7 @@ async def test_the_middleware_is_transparent(kind, path, headers, root_path, ste
         assert not guard.in_flight
 
 
-@pytest.mark.parametrize("kind", ["bare", "guarded", "with a timeout"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_native_cancellation_of_the_request_passes_through(kind, anyio_backend):
     """Servers on asyncio cancel the task itself at shutdown, without any scope."""

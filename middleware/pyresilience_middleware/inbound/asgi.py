@@ -14,19 +14,22 @@ from pyresilience import (
     Retry,
     resilience_context,
 )
+from pyresilience_middleware.inbound.admission import Admissions, can_suspend
 from pyresilience_middleware.inbound.context import request_context, valid_id
 from pyresilience_middleware.inbound.endpoints import Endpoints
-from pyresilience_middleware.inbound.exchange import Exchange, ServerErrorResponse
+from pyresilience_middleware.inbound.exchange import Exchanges, ServerErrorResponse
 from pyresilience_middleware.inbound.health import Health, Readiness
 from pyresilience_middleware.inbound.reply import Reply
 from pyresilience_middleware.inbound.responses import problem_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from pyresilience import MetricsCollector, ResilienceRegistry
     from pyresilience_middleware.inbound.endpoints import Access
     from pyresilience_middleware.inbound.types import ASGIApp, Receive, Scope, Send
+
+    Guard = Callable[[ASGIApp, Scope, Receive, Send, bytes | None], Awaitable[None]]
 
 STATE_KEY = "resilience_context"
 logger = logging.getLogger("pyresilience")
@@ -109,7 +112,7 @@ class ResilienceMiddleware:
         self.app = app
         self.pipeline = pipeline
         self.readiness = Readiness() if readiness is None else readiness
-        self._guarded = None if pipeline is None else _checked(pipeline)(Exchange.request)
+        self._guard: Guard | None = None if pipeline is None else _guarding(_checked(pipeline))
         self._make_context = context
         self._trust_trace = trust_trace
         self._endpoints = Endpoints(access)
@@ -132,47 +135,55 @@ class ResilienceMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "lifespan":
+        if kind == "http":
+            answer = self._endpoints.find(scope)
+            if answer is not None:
+                await self._endpoints.respond(answer, scope, send)
+                return
+        elif kind == "lifespan":
             await self.readiness.watch(self.app, scope, receive, send)
-        elif kind not in ("http", "websocket"):
+            return
+        elif kind != "websocket":
             await self.app(scope, receive, send)
-        elif kind == "websocket" or not await self._endpoints.answered(scope, send):
-            await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context = self._context(scope)
+            return
+        make_context = self._make_context
+        if make_context is None:
+            context = request_context(scope, trust_trace=self._trust_trace)
+            request_id = context["request_id"].encode("ascii")
+        else:
+            context = self._own_context(make_context, scope)
+            request_id = valid_id(context.get("request_id"))
         state: dict[str, Any] = scope.setdefault("state", {})
         outer = state.get(STATE_KEY)
         state[STATE_KEY] = context
         token = resilience_context.set(context)
-        reply = Reply(send, valid_id(context.get("request_id")))
+        reply: Reply | None = None
         try:
-            if self.pipeline is not None and self._guarded is not None:
-                exchange = Exchange(self._guarded, self.app, reply)
-                await exchange.run(scope, receive)
-                await exchange.conclude(scope, receive, self.pipeline)
+            if self._guard is None:
+                reply = Reply(send, request_id)
+                await self.app(scope, receive, reply.send)
             else:
-                await self._pass_on(scope, receive, reply)
+                await self._guard(self.app, scope, receive, send, request_id)
+        except (CallRejectedError, ResilienceTimeoutError) as error:
+            if reply is None or reply.started:
+                raise
+            await problem_for(error)(scope, receive, reply.send)
         finally:
             resilience_context.reset(token)
             if outer is not None:
                 state[STATE_KEY] = outer
 
-    async def _pass_on(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+    def _own_context(self, make_context: Callable[[Scope], Mapping[str, Any]], scope: Scope) -> dict[str, Any]:
         try:
-            await self.app(scope, receive, reply.send)
-        except (CallRejectedError, ResilienceTimeoutError) as error:
-            if reply.started:
-                raise
-            await problem_for(error)(scope, receive, reply.send)
+            return dict(make_context(scope))
+        except Exception:
+            logger.warning("context %r failed, the built-in one is used", make_context, exc_info=True)
+            return request_context(scope, trust_trace=self._trust_trace)
 
-    def _context(self, scope: Scope) -> dict[str, Any]:
-        if self._make_context is not None:
-            try:
-                return dict(self._make_context(scope))
-            except Exception:
-                logger.warning("context %r failed, the built-in one is used", self._make_context, exc_info=True)
-        return request_context(scope, trust_trace=self._trust_trace)
+
+def _guarding(pipeline: Pipeline) -> Guard:
+    """Serves requests through a pipeline: in one task where its layers allow that."""
+    return Admissions(pipeline).serve if can_suspend(pipeline) else Exchanges(pipeline).serve
 
 
 def _checked(pipeline: Pipeline) -> Pipeline:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
-import secrets
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
 MAX_LENGTH = 256
 """Characters of a path or method that are kept: every event of the request carries them."""
 
+_METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WEBSOCKET"))
+_ID_HEADERS = frozenset((b"x-request-id", b"x-trace-id", b"traceparent"))
 _ID = re.compile(rb"[A-Za-z0-9._:@+/=-]{1,128}")
 _TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,456})?"
 )
+_made_up = random.Random()  # of our own: somebody may seed the shared one, and ids must not repeat
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_made_up.seed)
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -41,21 +47,26 @@ def request_context(scope: Scope, *, trust_trace: bool = True) -> dict[str, Any]
         scope: an ASGI scope of type `http` or `websocket`.
         trust_trace: False ignores trace ids that the client sent.
     """
-    request_ids: list[bytes] = []
-    trace_ids: list[bytes] = []
-    parents: list[bytes] = []
-    wanted = {b"x-request-id": request_ids, b"x-trace-id": trace_ids, b"traceparent": parents}
+    sent: list[tuple[bytes, bytes]] = []
     for name, value in headers_of(scope):
-        found = wanted.get(name.lower())
-        if found is not None:
-            found.append(value)
-    trace_id = _current_span()
-    if trace_id is None and trust_trace:
-        trace_id = _trace_of(parents) or _first_id(trace_ids)
+        header = name.lower()
+        if header in _ID_HEADERS:
+            sent.append((header, value))
+    trace_id = _current_span() if "opentelemetry.trace" in sys.modules else None
+    request_id = None
+    if sent:
+        request_id = _first_id(sent, b"x-request-id")
+        if trace_id is None and trust_trace:
+            trace_id = _trace_of(sent) or _first_id(sent, b"x-trace-id")
+    if trace_id is None or request_id is None:
+        generated = _made_up.getrandbits(256).to_bytes(32, "big").hex()
+        trace_id = trace_id or generated[:32]
+        request_id = request_id or generated[32:]
+    method = scope.get("method") or "WEBSOCKET"
     return {
-        "trace_id": trace_id or secrets.token_hex(16),
-        "request_id": _first_id(request_ids) or secrets.token_hex(16),
-        "method": printable(scope.get("method") or "WEBSOCKET"),
+        "trace_id": trace_id,
+        "request_id": request_id,
+        "method": method if method in _METHODS else printable(method),
         "path": printable(scope.get("path", "")),
     }
 
@@ -70,6 +81,8 @@ def headers_of(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
 
 def printable(text: str) -> str:
     """`text` with at most 256 characters, and escapes in place of those that break logs or cannot be encoded."""
+    if len(text) <= MAX_LENGTH and text.isascii() and text.isprintable():
+        return text
     return _UNSAFE.sub(lambda unsafe: ascii(unsafe[0])[1:-1], text[:MAX_LENGTH])
 
 
@@ -81,12 +94,14 @@ def valid_id(value: object) -> bytes | None:
     return encoded if _ID.fullmatch(encoded) else None
 
 
-def _first_id(values: list[bytes]) -> str | None:
-    return values[0].decode("ascii") if values and _ID.fullmatch(values[0]) else None
+def _first_id(sent: list[tuple[bytes, bytes]], header: bytes) -> str | None:
+    first = next((value for name, value in sent if name == header), b"")
+    return first.decode("ascii") if _ID.fullmatch(first) else None
 
 
-def _trace_of(parents: list[bytes]) -> str | None:
+def _trace_of(sent: list[tuple[bytes, bytes]]) -> str | None:
     """The trace id of a W3C `traceparent`: exact for version 00, later versions may carry more at the end."""
+    parents = [value for name, value in sent if name == b"traceparent"]
     match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
     if match is None or (match[1] == b"00" and match[3] is not None):
         return None
@@ -94,9 +109,7 @@ def _trace_of(parents: list[bytes]) -> str | None:
 
 
 def _current_span() -> str | None:
-    """The trace id of the current span; only when somebody else has imported OpenTelemetry."""
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return None
+    """The trace id of the current span. OpenTelemetry is never imported for it."""
+    trace: Any = sys.modules["opentelemetry.trace"]
     span = trace.get_current_span().get_span_context()
     return f"{span.trace_id:032x}" if span.is_valid else None

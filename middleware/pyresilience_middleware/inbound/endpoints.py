@@ -103,11 +103,12 @@ class Endpoints:
             raise ValueError(f"{field}: {path!r} is the path of another endpoint already")
         self._answers[path] = answer
 
-    async def answered(self, scope: Scope, send: Send) -> bool:
-        """Answer an http request if its path is one of ours; False when it is not."""
-        answer = self._answers.get(route_path(scope))
-        if answer is None:
-            return False
+    def find(self, scope: Scope) -> Callable[[Scope], Answer] | None:
+        """What answers an http request, if its path is one of ours."""
+        return self._answers.get(route_path(scope) if scope.get("root_path") else scope.get("path", ""))
+
+    async def respond(self, answer: Callable[[Scope], Answer], scope: Scope, send: Send) -> None:
+        """Send what was found, to those who may see it."""
         if not self._granted(scope):
             reply = NOT_FOUND
         elif scope.get("method") not in ("GET", "HEAD"):
@@ -115,7 +116,6 @@ class Endpoints:
         else:
             reply = answer(scope)
         await reply.send(scope, send)
-        return True
 
     def _granted(self, scope: Scope) -> bool:
         if self._access is None:
@@ -181,8 +181,11 @@ def _application(endpoints: Endpoints) -> ASGIApp:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            if not await endpoints.answered(scope, send):
+            answer = endpoints.find(scope)
+            if answer is None:
                 await NOT_FOUND.send(scope, send)
+            else:
+                await endpoints.respond(answer, scope, send)
         elif kind == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         elif kind == "lifespan":

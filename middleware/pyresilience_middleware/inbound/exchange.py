@@ -1,4 +1,4 @@
-"""One request through a pipeline."""
+"""One request through any pipeline, in two tasks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pyresilience import CallRejectedError, ResilienceTimeoutError
+from pyresilience_middleware.inbound.reply import WatchedReply
 from pyresilience_middleware.inbound.responses import problem_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pyresilience import Pipeline
-    from pyresilience_middleware.inbound.reply import Reply
-    from pyresilience_middleware.inbound.types import ASGIApp, Receive, Scope
+    from pyresilience_middleware.inbound.types import ASGIApp, Receive, Scope, Send
 
 
 class ServerErrorResponse(Exception):
@@ -30,6 +30,32 @@ class ServerErrorResponse(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(f"the application answered with status {status}")
         self.status = status
+
+
+class Exchanges:
+    """Guards requests with any pipeline: each is an `Exchange`."""
+
+    __slots__ = ("_guarded", "_pipeline")
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._guarded: Callable[[Exchange], Awaitable[Any]] = pipeline(Exchange.request)
+
+    async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, request_id: bytes | None) -> None:
+        """Let the pipeline admit the request, and serve it. Raises what `Exchange` raises."""
+        exchange = Exchange(self._guarded, app, ExchangedReply(send, request_id))
+        await exchange.run(scope, receive)
+        await exchange.conclude(scope, receive, self._pipeline)
+
+
+class ExchangedReply(WatchedReply):
+    """The reply to one request, which tells its exchange when it is complete."""
+
+    exchange: Exchange | None = None
+
+    def on_complete(self) -> None:
+        if self.exchange is not None:
+            self.exchange.complete()
 
 
 class Exchange:
@@ -59,7 +85,7 @@ class Exchange:
         "_unwound",
     )
 
-    def __init__(self, guarded: Callable[[Exchange], Awaitable[Any]], app: ASGIApp, reply: Reply) -> None:
+    def __init__(self, guarded: Callable[[Exchange], Awaitable[Any]], app: ASGIApp, reply: ExchangedReply) -> None:
         self._guarded = guarded
         self._app = app
         self._reply = reply
@@ -110,7 +136,7 @@ class Exchange:
                 self._scope.cancel()
                 with anyio.CancelScope(shield=True):
                     await self._unwound.wait()
-            if self._app_error is not None:
+            if self._app_error is not None and not self._reply.complete:
                 raise self._app_error
         if self._reply.status >= 500:
             raise ServerErrorResponse(self._reply.status)
@@ -139,12 +165,12 @@ class Exchange:
             elif error is not None:
                 raise error
         finally:
-            self._app_error = self._refusal = None  # their tracebacks lead back to this object
+            self._app_error = self._refusal = reply.exchange = None  # all of them lead back to this object
             del error, refusal
 
     async def _serve(self, scope: Scope, receive: Receive) -> None:
         """Run the app; an error of it is kept for the pipeline to judge. Then wait for the pipeline."""
-        self._reply.on_complete = self._complete
+        self._reply.exchange = self
         try:
             with self._scope:
                 await self._app(scope, receive, self._reply.send)
@@ -165,7 +191,8 @@ class Exchange:
             self._settled.set()
             self._admitted.set()
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
+        """The last message of the response has been sent."""
         self._scope.deadline = math.inf
         self._over.set()
         self._unwound.set()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyresilience_middleware.inbound.types import Message, Send
 
 REQUEST_ID = b"x-request-id"
@@ -23,64 +21,86 @@ _HANDSHAKE_END = ("websocket.accept", "websocket.close")
 
 
 class Reply:
-    """Passes on what the app sends, and remembers whether a response has started and whether it is complete.
+    """Passes on what the app sends, and remembers whether a response has started.
 
     Messages stay as they are, but for `x-request-id`, which the first start of an http response gets unless the app
     has set it. For a websocket the reply is the answer to the handshake.
 
+    One is made for each request, so the defaults stand on the class.
+
     Attributes:
         started: a response has been begun; nobody else may begin one.
-        complete: its last message has been sent.
-        status: its status code; 0 before it has one.
-        on_complete: called once, after the last message has been sent.
     """
 
-    __slots__ = ("_request_id", "_send", "_trailers", "complete", "on_complete", "started", "status")
+    started = False
 
     def __init__(self, send: Send, request_id: bytes | None) -> None:
         self._send = send
         self._request_id = request_id
-        self._trailers = False
-        self.started = False
-        self.complete = False
-        self.status = 0
-        self.on_complete: Callable[[], None] | None = None
 
     async def send(self, message: Message) -> None:
         """The `send` that the app is given."""
-        if self.complete:
-            await self._send(message)
-            return
-        kind = message.get("type")
-        if not self.started and kind in _RESPONSE_START:
-            self.started = True
-            status = message.get("status")
-            self.status = status if isinstance(status, int) else 0
-            self._trailers = bool(message.get("trailers"))
-            if kind == "http.response.start" and self._request_id is not None:
-                message = _with_header(message, self._request_id)
-            await self._send(message)
-            return
-        if kind in _HANDSHAKE_END:
-            self.started = True
+        if not self.started:
+            message = self._start(message)
         await self._send(message)
-        if self.started and not self.complete and self._is_last(message):
+
+    def _start(self, message: Message) -> Message:
+        """Note the start of a response, if `message` is one; the message to send in its place."""
+        kind = message.get("type")
+        if kind == "http.response.start":
+            self.started = True
+            if self._request_id is not None:
+                return _with_header(message, self._request_id)
+        elif kind in _RESPONSE_START or kind in _HANDSHAKE_END:
+            self.started = True
+        return message
+
+
+class WatchedReply(Reply):
+    """A reply that also knows its end.
+
+    Attributes:
+        status: the status code; 0 before there is one.
+        complete: the last message of the response has been sent.
+    """
+
+    status = 0
+    complete = False
+    _trailers = False
+
+    def on_complete(self) -> None:
+        """Called once, after the last message has been sent."""
+
+    async def send(self, message: Message) -> None:
+        """The `send` that the app is given."""
+        if self.started:
+            last = self._is_last(message)
+        else:
+            message = self._start(message)
+            kind = message.get("type")
+            last = kind in _HANDSHAKE_END
+            if kind in _RESPONSE_START:
+                status = message.get("status")
+                self.status = status if isinstance(status, int) else 0
+                self._trailers = bool(message.get("trailers"))
+        await self._send(message)
+        if last and not self.complete:
             self.complete = True
-            if self.on_complete is not None:
-                self.on_complete()
+            self.on_complete()
 
     def _is_last(self, message: Message) -> bool:
         kind = message.get("type", "")
-        if kind in _HANDSHAKE_END:
-            return True
         more = _RESPONSE_END.get(kind)
-        if more is None or (self._trailers and kind != "http.response.trailers"):
-            return False
-        return not message.get(more)
+        if more is None:
+            return kind in _HANDSHAKE_END
+        return not message.get(more) and (not self._trailers or kind == "http.response.trailers")
 
 
 def _with_header(message: Message, request_id: bytes) -> Message:
-    headers = list(message.get("headers") or ())
-    if any(header[0].lower() == REQUEST_ID for header in headers if header):
-        return {**message, "headers": headers}
-    return {**message, "headers": [*headers, (REQUEST_ID, request_id)]}
+    headers: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
+    for header in headers:
+        if header and header[0].lower() == REQUEST_ID:
+            break
+    else:
+        headers.append((REQUEST_ID, request_id))
+    return {**message, "headers": headers}

@@ -1,0 +1,394 @@
+"""Guarding in one task: when it is done, that listeners cannot tell it from two tasks, and what only it can do."""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+import httpx2
+import pytest
+from fastapi import FastAPI
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from pyresilience import (
+    AsyncRateLimiter,
+    Bulkhead,
+    BulkheadConfig,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    CircuitOpenError,
+    FallbackConfig,
+    Pipeline,
+    RateLimiterConfig,
+    TimeoutConfig,
+    resilience_context,
+)
+from pyresilience.testing import EventRecorder, VirtualTime
+from pyresilience_middleware import ResilienceMiddleware
+from pyresilience_middleware.inbound.admission import Admissions, AdmittedReply, can_suspend
+from pyresilience_middleware.inbound.reply import WatchedReply
+from tests.inbound.conversation import get, hello, http_scope, respond
+from tests.inbound.test_transparency import INBOUND, STEPS, converse, passing
+
+
+@pytest.fixture
+def events():
+    return EventRecorder()
+
+
+def kinds(events):
+    return [kind for kind, _ in events.sequence]
+
+
+class OwnBulkhead(Bulkhead):
+    """A layer of the user's own, which may do what it likes."""
+
+
+@pytest.mark.parametrize(
+    ("members", "alone"),
+    [
+        ([], True),
+        ([RateLimiterConfig(), AsyncRateLimiter(), BulkheadConfig(), CircuitBreakerConfig()], True),
+        ([CircuitBreakerConfig(), TimeoutConfig(seconds=1), BulkheadConfig(), TimeoutConfig(seconds=2)], True),
+        ([BulkheadConfig(), TimeoutConfig(seconds=math.inf, total=3)], True),
+        ([TimeoutConfig(seconds=math.inf), CircuitBreakerConfig()], True),
+        ([TimeoutConfig(seconds=1), CircuitBreakerConfig()], False),
+        ([CircuitBreakerConfig(), TimeoutConfig(total=1)], False),
+        ([OwnBulkhead()], False),
+        ([passing], False),
+        ([FallbackConfig(handler="busy", fallback_on=(CircuitOpenError,))], False),
+    ],
+)
+def test_only_layers_that_are_known_are_suspended(members, alone):
+    assert can_suspend(Pipeline(*members)) is alone
+
+
+# Nobody can tell the difference
+
+
+BREAKER = CircuitBreakerConfig(failure_threshold=3, slow_call_duration=1.0)
+LAYERS = [
+    (BREAKER, BulkheadConfig(1)),
+    (BREAKER, BulkheadConfig(1), TimeoutConfig(seconds=1.25)),
+    (BREAKER, TimeoutConfig(seconds=1.25), BulkheadConfig(1, max_wait=60)),
+    (TimeoutConfig(seconds=1.25, per_attempt=False), BulkheadConfig(1, max_wait=60)),
+    (BulkheadConfig(1), TimeoutConfig(seconds=3.75, total=1.25)),
+    (RateLimiterConfig(), TimeoutConfig(seconds=1.25), BulkheadConfig(1), TimeoutConfig(seconds=3.75)),
+]
+
+
+def observed(pipeline, events):
+    breaker = pipeline.find(CircuitBreaker)
+    verdict = None if breaker is None else (breaker.metrics, breaker.failure_count)
+    recorded = [
+        (event.event_type, isinstance(event.error, Exception) and type(event.error), event.detail, event.duration)
+        for event in events.events
+    ]
+    return recorded, pipeline.find(Bulkhead).statistics(), verdict, pipeline.in_flight
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(
+    layers=st.sampled_from(LAYERS),
+    steps=st.lists(STEPS, max_size=7),
+    inbound=INBOUND,
+    cancel_after=st.sampled_from([0.75, 1.0, 1000.0]),
+)
+@example(
+    layers=LAYERS[1],
+    steps=[("sleep and turn cancellation into an error", 2.0)],
+    inbound=[],
+    cancel_after=1000.0,
+)
+async def test_one_task_and_two_tasks_are_the_same_to_everybody(layers, steps, inbound, cancel_after):
+    """The same messages, errors, events, durations, permits and verdicts, whatever the app does."""
+    outcomes = []
+    for more in ((), (passing,)):
+        events = EventRecorder()
+        guard = Pipeline(*layers, *more, name="inbound", listeners=[events])
+        assert can_suspend(guard) is (more == ())
+
+        def wrapped(app, guard=guard):
+            return ResilienceMiddleware(app, pipeline=guard, context=lambda scope: {"path": scope["path"]})
+
+        wire, heard, raised, cancelled = await converse(wrapped, http_scope("/a"), steps, inbound, cancel_after)
+        outcomes.append((wire, heard, raised, cancelled, observed(guard, events)))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_cancellation_while_a_late_app_cleans_up_is_neutral(events):
+
+    async def app(scope, receive, send):
+        try:
+            await anyio.sleep(60)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+
+    breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=1))
+    pipeline = Pipeline(breaker, BulkheadConfig(1), TimeoutConfig(seconds=2), listeners=[events])
+    with anyio.move_on_after(4) as cancelled:
+        await get(ResilienceMiddleware(app, pipeline=pipeline))
+    assert cancelled.cancelled_caught and breaker.state.value == "closed"
+    assert kinds(events) == ["cancelled"]
+    assert pipeline.find(Bulkhead).statistics().in_use == 0
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_deadline_counts_from_where_the_timeout_stands(events):
+    """It bounds the wait for a permit together with the app."""
+    ended = []
+
+    async def app(scope, receive, send):
+        try:
+            await anyio.sleep(3)
+            await respond(send)
+        finally:
+            ended.append(anyio.current_time() - began)
+
+    pipeline = Pipeline(TimeoutConfig(seconds=5), BulkheadConfig(1, max_wait=math.inf), listeners=[events])
+    middleware = ResilienceMiddleware(app, pipeline=pipeline)
+    statuses = []
+
+    async def request():
+        statuses.append((await get(middleware)).status)
+
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(request)
+        tasks.start_soon(request)
+    assert statuses == [200, 504] and ended == [pytest.approx(3), pytest.approx(5)]
+    assert kinds(events) == ["success", "timeout", "failure"]
+    assert pipeline.find(Bulkhead).statistics().in_use == 0
+
+
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.parametrize(("attempt", "total", "detail"), [(3, 2, "call timed out"), (2, 3, "attempt timed out")])
+async def test_of_several_deadlines_the_earliest_is_told(events, attempt, total, detail):
+    async def app(scope, receive, send):
+        await anyio.sleep(60)
+
+    pipeline = Pipeline(BulkheadConfig(), TimeoutConfig(seconds=attempt, total=total), listeners=[events])
+    assert (await get(ResilienceMiddleware(app, pipeline=pipeline))).status == 504
+    timeout, _ = events.events
+    assert timeout.detail == f"{detail} after 2.00s" and timeout.error.seconds == 2
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_response_that_comes_too_late_is_a_timeout_that_nobody_raises(events):
+    async def app(scope, receive, send):
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(3)
+            await respond(send)
+
+    reply = await get(ResilienceMiddleware(app, pipeline=Pipeline(TimeoutConfig(seconds=2), listeners=[events])))
+    assert reply.status == 200 and kinds(events) == ["timeout", "failure"]
+
+
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_response_of_an_app_that_held_up_the_event_loop_is_too_late_as_well(backend, events):
+    time = VirtualTime()
+
+    async def app(scope, receive, send):
+        time.jump(3)
+        await respond(send)
+
+    pipeline = Pipeline(TimeoutConfig(seconds=2), listeners=[events])
+    reply = time.run(get, ResilienceMiddleware(app, pipeline=pipeline), backend=backend)
+    assert reply.status == 200 and kinds(events) == ["timeout", "failure"]
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_deadline_ends_the_wait_for_a_permit():
+    bulkhead = Bulkhead(BulkheadConfig(1, max_wait=math.inf))
+    pipeline = Pipeline(TimeoutConfig(seconds=5), bulkhead)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Pipeline(bulkhead).call, anyio.sleep, 60)
+        await anyio.sleep(1)
+        began = anyio.current_time()
+        assert (await get(ResilienceMiddleware(hello, pipeline=pipeline))).status == 504
+        assert anyio.current_time() == pytest.approx(began + 5)
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_interrupt_on_the_way_out_of_a_layer_is_raised_and_everything_given_back(events):
+    async def interrupted(call, call_next):
+        await call_next(call)
+        raise KeyboardInterrupt
+
+    pipeline = Pipeline(BulkheadConfig(1), interrupted, listeners=[events])
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    with pytest.raises(KeyboardInterrupt):
+        await Admissions(pipeline).serve(hello, http_scope(), anyio.sleep_forever, send, None)
+    assert sent == ["http.response.start", "http.response.body"] and kinds(events) == ["cancelled"]
+    assert pipeline.find(Bulkhead).statistics().in_use == 0 and not pipeline.in_flight
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_last_message_that_cannot_be_sent_is_not_the_end(events):
+    async def send(message):
+        if message["type"] == "http.response.body":
+            raise BrokenPipeError
+
+    async def app(scope, receive, send):
+        try:
+            await respond(send)
+        except BrokenPipeError:
+            await anyio.sleep(2)
+
+    await ResilienceMiddleware(app, pipeline=Pipeline(listeners=[events]))(http_scope(), anyio.sleep_forever, send)
+    (success,) = events.events
+    assert success.duration == pytest.approx(2)
+
+
+# Who sends the last message
+
+
+async def test_a_child_task_that_sends_the_last_message_gives_the_permit_back_at_once(each_way):
+    """Nothing of the app's own task has to run for it."""
+    bulkhead = Bulkhead(BulkheadConfig(1))
+    seen = []
+
+    async def child(send):
+        await respond(send)
+        if each_way == "two tasks":
+            await anyio.sleep(1)  # the pipeline ends in its own task
+        seen.append(bulkhead.statistics().in_use)
+
+    async def app(scope, receive, send):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child, send)
+            await anyio.sleep(100)
+        seen.append(bulkhead.statistics().in_use)
+
+    assert (await get(ResilienceMiddleware(app, pipeline=Pipeline(bulkhead)))).status == 200
+    assert seen == [0, 0]
+
+
+async def test_a_task_that_outlives_the_app_may_send_the_last_message(events):
+    """The call has ended with the app; a late message is passed on and ends nothing again."""
+
+    async def late(send):
+        await anyio.sleep(1)
+        await respond(send, 500)
+
+    async with anyio.create_task_group() as tasks:
+
+        async def app(scope, receive, send):
+            tasks.start_soon(late, send)
+
+        pipeline = Pipeline(BulkheadConfig(1), TimeoutConfig(seconds=10), listeners=[events])
+        reply = await get(ResilienceMiddleware(app, pipeline=pipeline))
+    assert reply.status == 500 and kinds(events) == ["success"]
+
+
+class Passing(BaseHTTPMiddleware):
+    async def dispatch(self, request, call_next):
+        return await call_next(request)
+
+
+def starlette(endpoint, *middleware):
+    return Starlette(routes=[Route("/", endpoint)], middleware=list(middleware))
+
+
+def fastapi(endpoint, *middleware):
+    app = FastAPI(middleware=list(middleware))
+    app.add_api_route("/", endpoint)
+    return app
+
+
+def numbers():
+    async def body():
+        for number in range(3):
+            await anyio.sleep(1)
+            yield f"{number}"
+
+    return body()
+
+
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.parametrize("framework", [starlette, fastapi])
+@pytest.mark.parametrize(
+    ("base", "streams"), [("none", False), ("none", True), ("inside", False), ("inside", True), ("outside", False)]
+)
+async def test_permits_come_back_before_the_background_tasks_of_frameworks(framework, base, streams, events):
+    """`BaseHTTPMiddleware` inside sends the response from one task and runs the app in another.
+
+    Outside, it may cancel the `send` of the last message of a stream, and nobody knows whether that was sent.
+    """
+    pipeline = Pipeline(BulkheadConfig(1), RateLimiterConfig(), name="inbound", listeners=[events])
+    bulkhead = pipeline.find(Bulkhead)
+    seen = []
+
+    async def background():
+        await anyio.sleep(50)
+        seen.append((bulkhead.statistics().in_use, resilience_context.get()["path"]))
+
+    async def endpoint(request=None):
+        task = BackgroundTask(background)
+        return StreamingResponse(numbers(), background=task) if streams else PlainTextResponse("012", background=task)
+
+    ours = Middleware(ResilienceMiddleware, pipeline=pipeline)
+    stack = {"none": [ours], "outside": [Middleware(Passing), ours], "inside": [ours, Middleware(Passing)]}[base]
+    transport = httpx2.ASGITransport(framework(endpoint, *stack))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/")).text == "012"
+    assert seen == [(0, "/")]
+    (success,) = events.events
+    assert success.duration == pytest.approx(3 if streams else 0) and not pipeline.in_flight
+
+
+# The end of the coroutine itself
+
+
+async def test_a_request_that_is_closed_gives_everything_back(events):
+    """As an event loop does with what is left of a task that it drops."""
+
+    async def app(scope, receive, send):
+        await anyio.sleep(60)
+
+    pipeline = Pipeline(CircuitBreakerConfig(failure_threshold=1), BulkheadConfig(1), listeners=[events])
+    before = resilience_context.set(None)
+    request = ResilienceMiddleware(app, pipeline=pipeline)(http_scope(), anyio.sleep_forever, anyio.sleep)
+    request.send(None)
+    assert pipeline.find(Bulkhead).statistics().in_use == 1 and pipeline.in_flight
+    request.close()
+    assert pipeline.find(Bulkhead).statistics().in_use == 0 and not pipeline.in_flight
+    assert pipeline.find(CircuitBreaker).state.value == "closed"
+    assert kinds(events) == ["cancelled"]
+    resilience_context.reset(before)
+
+
+async def test_a_reply_is_complete_once():
+    completed = []
+
+    class Counted(WatchedReply):
+        def on_complete(self):
+            completed.append(self.status)
+
+    async def send(message):
+        pass
+
+    reply = Counted(send, None)
+    await respond(reply.send, 201)
+    await respond(reply.send, 202)
+    assert reply.complete and completed == [201]
+
+
+def test_a_reply_that_was_never_held_settles_nothing():
+    reply = AdmittedReply(anyio.sleep, None)
+    reply.settle(None)
+    reply.on_complete()
