@@ -140,7 +140,7 @@ class ImportTime:
     """
 
     unit = "ms"
-    heavy = False
+    heavy = True
 
     def prepare(self, subject: tuple[str, ...], run: Runner, seconds: float) -> Callable[[], float]:
         statements = "; ".join(f"import {module}" for module in ("asyncio", *subject))

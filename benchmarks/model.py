@@ -147,3 +147,7 @@ async def answer(value: int) -> int:
 
 def answer_sync(value: int) -> int:
     return value
+
+
+BARE = reference("no guard", lambda: answer, documented=False)
+BARE_SYNC = reference("no guard", lambda: answer_sync, documented=False)

@@ -20,6 +20,8 @@ text { font: 13px system-ui, sans-serif; fill: #1f2933; }
 .ours { fill: #0f766e; }
 .peer { fill: none; stroke: #8a97a5; stroke-width: 1.5; }
 .other { fill: #b6c0ca; }
+.mine { fill: none; stroke: #0f766e; stroke-width: 2.5; }
+.theirs { fill: none; stroke: #8a97a5; stroke-width: 2; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e4e7eb; }
   .quiet { fill: #9aa5b1; }
@@ -29,6 +31,8 @@ text { font: 13px system-ui, sans-serif; fill: #1f2933; }
   .ours { fill: #2dd4bf; }
   .peer { stroke: #7b8794; }
   .other { fill: #52606d; }
+  .mine { stroke: #2dd4bf; }
+  .theirs { stroke: #7b8794; }
 }"""
 ROW = 26
 LEFT = 400

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.model import BEST_PEER, Bar, Case, Kind, Role
+from benchmarks.page import table
 from benchmarks.results import CaseResult, Regression, Results, Verdict, best_peer, floor_of, ratios, verdicts
 
-BEGIN = "<!-- figures: written by benchmarks/run.py -->"
-END = "<!-- end of figures -->"
 NAMESAKE = "the package of our name"
 
 
@@ -41,11 +39,6 @@ def standing(verdict: Verdict, unit: str) -> str:
     else:
         score = ("+" if verdict.bar.kind is Kind.PLUS else "") + figure(verdict.score, unit)
     return f"{score} ✓" if verdict.reached else f"**{score} missed**"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def summary(cases: Sequence[Case], results: Results) -> str:
@@ -119,19 +112,6 @@ def conditions(results: Results) -> str:
 def page(cases: Sequence[Case], results: Results) -> str:
     """What stands between the marks of the documentation page."""
     return "\n\n".join([conditions(results), summary(cases, results), "## Every figure", details(cases, results)])
-
-
-def publish(path: Path, content: str) -> None:
-    """Replace what stands between the marks of a page.
-
-    Raises:
-        ValueError: the page does not have them.
-    """
-    text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{path.name} must contain one {BEGIN!r} and, after it, one {END!r}")
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    path.write_text(f"{before}\n\n{content}\n\n{after}")
 
 
 def check_report(found: Sequence[Regression]) -> str:

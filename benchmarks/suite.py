@@ -11,18 +11,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from math import inf
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import Outcome, merge
 from benchmarks.model import Case, Effort, Role
+from benchmarks.places import HERE, bare_variables, our_variables
 from benchmarks.results import CaseResult, Results
 
 if TYPE_CHECKING:
     from benchmarks.environment import Environment
 
-ROOT = Path(__file__).parents[1]
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = HERE / "worker.py"
 WORKER_TIMEOUT = 300
 
 
@@ -42,17 +42,22 @@ class Plan:
 
     Attributes:
         passes: how often each case gets new processes.
-        enough: seconds after which the peers of the cases that are left are left out; None: never.
+        peers: passes in which the peers are measured, too.
+        enough: seconds after which the peers of the cases that are left are left out.
+        last: seconds after which no further pass begins.
     """
 
     mode: str
     effort: Effort
     passes: int
-    enough: float | None = None
+    peers: int
+    enough: float = inf
+    last: float = inf
 
 
-FULL = Plan("full", Effort(seconds=0.015, repeats=9, heavy_repeats=2), passes=3)
-QUICK = Plan("quick", Effort(seconds=0.004, repeats=7, heavy_repeats=2), passes=1, enough=35)
+# Many short repeats: one that is shorter than a time slice of the scheduler is often left alone by busy neighbours.
+FULL = Plan("full", Effort(seconds=0.002, repeats=60, heavy_repeats=3), passes=3, peers=3)
+QUICK = Plan("quick", Effort(seconds=0.0005, repeats=40, heavy_repeats=3), passes=2, peers=1, enough=28, last=38)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +66,21 @@ class Suite:
     namesake: Environment
     started: float
 
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
     def run(self, cases: Sequence[Case], plan: Plan) -> Results:
         """Measure the cases; one pass goes through all of them before the next begins."""
         before = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         here: dict[str, list[Outcome]] = {case.key: [] for case in cases}
         namesake: dict[str, list[Outcome]] = {case.key: [] for case in cases}
         for turn in range(plan.passes):
+            if turn and self.spent > plan.last:
+                break
             for case in cases:
-                late = plan.enough is not None and time.monotonic() - self.started > plan.enough
+                late = turn >= plan.peers or self.spent > plan.enough
                 print(f"  {turn + 1}/{plan.passes} {case.title}", file=sys.stderr, flush=True)
                 here[case.key].append(self.measure(case, plan.effort, Select.OURS if late else Select.ALL))
                 if not late and any(variant.documented for variant in case.variants):
@@ -92,9 +104,7 @@ class Suite:
         """One process. When it fails, so has every variant that it was to measure."""
         ours = select is not Select.DOCUMENTED
         environment = self.peers if ours else self.namesake
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        if ours:
-            variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "middleware")])
+        variables = our_variables() if ours else bare_variables()
         command = [str(environment.python), str(WORKER), case.key, "--select", select]
         command += ["--seconds", str(effort.seconds), "--repeats", str(effort.repeats)]
         command += ["--heavy-repeats", str(effort.heavy_repeats)]

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from benchmarks.cases import by_hand
 from benchmarks.meters import AsyncCalls
-from benchmarks.model import Bar, Case, answer, floor, library, ours, peer
+from benchmarks.model import BARE, Bar, Case, answer, floor, library, ours, peer
 
-LIMIT = 10
-
-
-def by_hand() -> Callable[[int], Awaitable[int]]:
-    semaphore = asyncio.Semaphore(LIMIT)
-
-    async def call(value: int) -> int:
-        async with semaphore:
-            return await answer(value)
-
-    return call
+LIMIT = by_hand.CONCURRENT
 
 
 def guarded(max_wait: float) -> Any:
@@ -53,7 +43,8 @@ BULKHEAD = Case(
     "asyncio.Semaphore",
     AsyncCalls(),
     (
-        floor(by_hand),
+        floor(lambda: by_hand.semaphore(answer)),
+        BARE,
         ours("pyresilience", lambda: guarded(0)),
         ours("pyresilience, max_wait", lambda: guarded(1)),
         peer("hyx", with_hyx),

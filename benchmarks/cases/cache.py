@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
+from benchmarks.cases import by_hand
 from benchmarks.meters import AsyncCalls
-from benchmarks.model import Bar, Case, answer, floor, library, ours, peer
+from benchmarks.model import BARE, Bar, Case, answer, floor, library, ours, peer
 
-SIZE = 256
-TTL = 300.0
-
-
-def by_hand() -> Callable[[int], Awaitable[int]]:
-    results: dict[int, int] = {}
-
-    async def call(value: int) -> int:
-        try:
-            return results[value]
-        except KeyError:
-            result = results[value] = await answer(value)
-            return result
-
-    return call
+SIZE = by_hand.SIZE
+TTL = by_hand.TTL
 
 
 def guarded(ttl: float) -> Any:
@@ -48,10 +35,11 @@ def with_cashews() -> Any:
 CACHE = Case(
     "cache_hit",
     "Cache hit, async",
-    "a dict, unbounded",
+    "an OrderedDict with expiry, bounded",
     AsyncCalls(),
     (
-        floor(by_hand),
+        floor(lambda: by_hand.cache(answer)),
+        BARE,
         ours("pyresilience, ttl", lambda: guarded(TTL)),
         ours("pyresilience, no expiry", lambda: guarded(0)),
         peer("async-lru", lambda: with_async_lru(None)),

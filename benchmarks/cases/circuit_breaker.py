@@ -2,91 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Awaitable, Callable
-from time import monotonic
+from collections.abc import Callable
 from typing import Any
 
+from benchmarks.cases import by_hand
 from benchmarks.meters import AsyncCalls, SyncCalls
-from benchmarks.model import Bar, Case, answer, answer_sync, floor, library, ours, peer
+from benchmarks.model import BARE, BARE_SYNC, Bar, Case, answer, answer_sync, floor, library, ours, peer
 
-THRESHOLD = 5
-RECOVERY = 30.0
-WINDOW = 100
-RATE = 0.5
-
-
-class OpenError(Exception):
-    """The circuit is open."""
-
-
-def counting() -> Callable[[int], Awaitable[int]]:
-    failures = 0
-    opened_until = 0.0
-
-    async def call(value: int) -> int:
-        nonlocal failures, opened_until
-        if failures >= THRESHOLD and monotonic() < opened_until:
-            raise OpenError
-        try:
-            result = await answer(value)
-        except Exception:
-            failures += 1
-            if failures >= THRESHOLD:
-                opened_until = monotonic() + RECOVERY
-            raise
-        failures = 0
-        return result
-
-    return call
-
-
-def windowed() -> Callable[[int], Awaitable[int]]:
-    outcomes: deque[bool] = deque(maxlen=WINDOW)
-    opened_until = 0.0
-
-    async def call(value: int) -> int:
-        nonlocal opened_until
-        if opened_until and monotonic() < opened_until:
-            raise OpenError
-        try:
-            result = await answer(value)
-        except Exception:
-            outcomes.append(False)
-            if len(outcomes) == WINDOW and outcomes.count(False) >= RATE * WINDOW:
-                opened_until = monotonic() + RECOVERY
-                outcomes.clear()
-            raise
-        outcomes.append(True)
-        return result
-
-    return call
-
-
-def locked() -> Callable[[int], int]:
-    failures = 0
-    opened_until = 0.0
-    lock = threading.Lock()
-
-    def call(value: int) -> int:
-        nonlocal failures, opened_until
-        with lock:
-            if failures >= THRESHOLD and monotonic() < opened_until:
-                raise OpenError
-        try:
-            result = answer_sync(value)
-        except Exception:
-            with lock:
-                failures += 1
-                if failures >= THRESHOLD:
-                    opened_until = monotonic() + RECOVERY
-            raise
-        with lock:
-            failures = 0
-        return result
-
-    return call
+THRESHOLD = by_hand.THRESHOLD
+WINDOW = by_hand.WINDOW
 
 
 def guarded(fn: Callable[..., Any], window: int = 0) -> Any:
@@ -150,7 +74,8 @@ CONSECUTIVE = Case(
     "a counter",
     AsyncCalls(),
     (
-        floor(counting),
+        floor(lambda: by_hand.breaker(answer)),
+        BARE,
         ours("pyresilience", lambda: guarded(answer)),
         peer("purgatory", with_purgatory),
         peer("circuitbreaker", lambda: with_circuitbreaker(answer)),
@@ -166,7 +91,8 @@ WINDOWED = Case(
     "a deque",
     AsyncCalls(),
     (
-        floor(windowed),
+        floor(lambda: by_hand.breaker_with_window(answer)),
+        BARE,
         ours("pyresilience", lambda: guarded(answer, WINDOW)),
         peer("interlock-cb", lambda: with_interlock(answer)),
         peer("redress (failures in 60 s)", with_redress),
@@ -180,7 +106,8 @@ SYNC = Case(
     "a counter under a lock",
     SyncCalls(),
     (
-        floor(locked),
+        floor(lambda: by_hand.breaker_sync(answer_sync)),
+        BARE_SYNC,
         ours("pyresilience", lambda: guarded(answer_sync)),
         peer("circuitbreaker (no lock)", lambda: with_circuitbreaker(answer_sync)),
         peer("pybreaker", with_pybreaker),

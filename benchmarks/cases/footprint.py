@@ -6,7 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from benchmarks.cases import retry, stack
+from benchmarks.cases import by_hand, retry, stack
 from benchmarks.meters import ImportTime, Memory
 from benchmarks.model import Bar, Case, Kind, floor, library, ours, peer, reference
 
@@ -23,7 +23,7 @@ def wraps(fn: Callable[..., Awaitable[Any]]) -> Any:
 
 
 def wraps_six(fn: Callable[..., Awaitable[Any]]) -> Any:
-    for wrap in stack.WRAPPERS:
+    for wrap in by_hand.SIX:
         fn = functools.wraps(fn)(wrap(fn))
     return fn
 

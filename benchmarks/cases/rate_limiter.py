@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable
-from time import monotonic
 from typing import Any
 
+from benchmarks.cases import by_hand
 from benchmarks.meters import AsyncCalls, SyncCalls
-from benchmarks.model import Bar, Case, answer, answer_sync, floor, library, ours, peer
+from benchmarks.model import BARE, BARE_SYNC, Bar, Case, answer, answer_sync, floor, library, ours, peer
 
-LIMIT = 10**9
-PERIOD = 1.0
+LIMIT = by_hand.LIMIT
+PERIOD = by_hand.PERIOD
 
 
 class LimitedError(Exception):
     """Too many calls."""
-
-
-def by_hand() -> Callable[[int], Awaitable[int]]:
-    interval = PERIOD / LIMIT
-    tolerance = PERIOD
-    arrival = 0.0
-
-    async def call(value: int) -> int:
-        nonlocal arrival
-        now = monotonic()
-        due = (arrival if arrival > now else now) + interval
-        if due - now > tolerance:
-            raise LimitedError
-        arrival = due
-        return await answer(value)
-
-    return call
-
-
-def by_hand_sync() -> Callable[[int], int]:
-    interval = PERIOD / LIMIT
-    tolerance = PERIOD
-    arrival = 0.0
-    lock = threading.Lock()
-
-    def call(value: int) -> int:
-        nonlocal arrival
-        with lock:
-            now = monotonic()
-            due = (arrival if arrival > now else now) + interval
-            if due - now > tolerance:
-                raise LimitedError
-            arrival = due
-        return answer_sync(value)
-
-    return call
 
 
 def guarded(fn: Callable[..., Any]) -> Any:
@@ -140,7 +103,8 @@ ASYNC = Case(
     "GCRA in three floats",
     AsyncCalls(),
     (
-        floor(by_hand),
+        floor(lambda: by_hand.rate_limit(answer)),
+        BARE,
         ours("pyresilience", lambda: guarded(answer)),
         peer("hyx", with_hyx),
         peer("aiolimiter", with_aiolimiter),
@@ -157,7 +121,8 @@ SYNC = Case(
     "GCRA under a lock",
     SyncCalls(),
     (
-        floor(by_hand_sync),
+        floor(lambda: by_hand.rate_limit_sync(answer_sync)),
+        BARE_SYNC,
         ours("pyresilience", lambda: guarded(answer_sync)),
         peer("limits", with_limits_sync),
         peer("throttled-py", lambda: with_throttled("throttled", answer_sync)),

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
+from benchmarks.cases import by_hand
 from benchmarks.meters import AsyncCalls, Storm, SyncCalls
-from benchmarks.model import BEST_PEER, Bar, Case, Variant, answer, answer_sync, floor, library, ours, peer
+from benchmarks.model import (
+    BARE,
+    BARE_SYNC,
+    BEST_PEER,
+    Bar,
+    Case,
+    Variant,
+    answer,
+    answer_sync,
+    floor,
+    library,
+    ours,
+    peer,
+)
 
-ATTEMPTS = 3
+ATTEMPTS = by_hand.ATTEMPTS
 STORM_TASKS = 10_000
 STORM_DELAY = 0.05
-
-
-def by_hand(fn: Callable[..., Awaitable[Any]], delay: float = 1.0) -> Callable[..., Awaitable[Any]]:
-    async def call(argument: Any) -> Any:
-        attempt = 1
-        while True:
-            try:
-                return await fn(argument)
-            except Exception:
-                if attempt >= ATTEMPTS:
-                    raise
-                await asyncio.sleep(delay)
-                attempt += 1
-
-    return call
-
-
-def by_hand_sync() -> Callable[[int], int]:
-    def call(value: int) -> int:
-        attempt = 1
-        while True:
-            try:
-                return answer_sync(value)
-            except Exception:
-                if attempt >= ATTEMPTS:
-                    raise
-                time.sleep(1)
-                attempt += 1
-
-    return call
 
 
 def guarded(fn: Callable[..., Any], delay: float = 1.0) -> Any:
@@ -111,7 +93,8 @@ RETRY_ASYNC = Case(
     "a loop with try and except",
     AsyncCalls(),
     (
-        floor(lambda: by_hand(answer)),
+        floor(lambda: by_hand.retry(answer)),
+        BARE,
         ours("pyresilience", lambda: guarded(answer)),
         *peers(answer),
     ),
@@ -124,7 +107,8 @@ RETRY_SYNC = Case(
     "a loop with try and except",
     SyncCalls(),
     (
-        floor(by_hand_sync),
+        floor(lambda: by_hand.retry_sync(answer_sync)),
+        BARE_SYNC,
         ours("pyresilience", lambda: guarded(answer_sync)),
         *peers(answer_sync, {"hyx"}),
     ),
@@ -137,7 +121,7 @@ STORM = Case(
     "the loop, with asyncio.sleep",
     Storm(STORM_TASKS),
     (
-        floor(lambda: by_hand(fails_once, STORM_DELAY)),
+        floor(lambda: by_hand.retry(fails_once, STORM_DELAY)),
         ours("pyresilience", lambda: guarded(fails_once, STORM_DELAY)),
         *peers(fails_once, delay=STORM_DELAY),
     ),

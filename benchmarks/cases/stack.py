@@ -4,122 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from time import monotonic, monotonic_ns
+from time import monotonic
 from typing import Any
 
+from benchmarks.cases import by_hand
+from benchmarks.cases.by_hand import ATTEMPTS, CONCURRENT, LIMIT, SECONDS, THRESHOLD, Function
 from benchmarks.meters import AsyncCalls
-from benchmarks.model import Bar, Case, Kind, answer, floor, library, ours, peer, reference
-
-Function = Callable[[int], Awaitable[int]]
-ATTEMPTS = 3
-THRESHOLD = 5
-RECOVERY = 30.0
-LIMIT = 10**9
-CONCURRENT = 10
-SECONDS = 30.0
-
-
-class RefusedError(Exception):
-    """One of the wrappers did not let the call through."""
-
-
-def with_timeout(fn: Function) -> Function:
-    async def call(*args: Any, **kwargs: Any) -> int:
-        async with asyncio.timeout(SECONDS):
-            return await fn(*args, **kwargs)
-
-    return call
-
-
-def with_bulkhead(fn: Function) -> Function:
-    running = 0
-
-    async def call(*args: Any, **kwargs: Any) -> int:
-        nonlocal running
-        if running >= CONCURRENT:
-            raise RefusedError
-        running += 1
-        try:
-            return await fn(*args, **kwargs)
-        finally:
-            running -= 1
-
-    return call
-
-
-def with_rate_limit(fn: Function) -> Function:
-    emission = 1
-    burst = 10**9
-    arrival = 0
-
-    async def call(*args: Any, **kwargs: Any) -> int:
-        nonlocal arrival
-        now = monotonic_ns()
-        due = (arrival if arrival > now else now) + emission
-        if due - now > burst:
-            raise RefusedError
-        arrival = due
-        return await fn(*args, **kwargs)
-
-    return call
-
-
-def with_breaker(fn: Function) -> Function:
-    failures = 0
-    opened_until = 0.0
-
-    async def call(*args: Any, **kwargs: Any) -> int:
-        nonlocal failures, opened_until
-        if failures >= THRESHOLD and monotonic() < opened_until:
-            raise RefusedError
-        try:
-            result = await fn(*args, **kwargs)
-        except RefusedError:
-            raise
-        except Exception:
-            failures += 1
-            if failures >= THRESHOLD:
-                opened_until = monotonic() + RECOVERY
-            raise
-        failures = 0
-        return result
-
-    return call
-
-
-def with_retry(fn: Function) -> Function:
-    async def call(*args: Any, **kwargs: Any) -> int:
-        attempt = 1
-        while True:
-            try:
-                return await fn(*args, **kwargs)
-            except Exception:
-                if attempt >= ATTEMPTS:
-                    raise
-                await asyncio.sleep(1)
-                attempt += 1
-
-    return call
-
-
-def with_fallback(fn: Function) -> Function:
-    async def call(*args: Any, **kwargs: Any) -> int:
-        try:
-            return await fn(*args, **kwargs)
-        except Exception:
-            return 0
-
-    return call
-
-
-WRAPPERS = (with_timeout, with_bulkhead, with_rate_limit, with_breaker, with_retry, with_fallback)
-
-
-def by_hand(fn: Function = answer) -> Function:
-    for wrap in WRAPPERS:
-        fn = wrap(fn)
-    return fn
+from benchmarks.model import BARE, Bar, Case, Kind, answer, floor, library, ours, peer, reference
 
 
 def guarded(fn: Function = answer, **more: Any) -> Any:
@@ -162,12 +53,12 @@ def with_single_libraries(fn: Function = answer) -> Any:
     semaphore = asyncio.Semaphore(CONCURRENT)
     limiter = library("aiolimiter").AsyncLimiter(LIMIT, 1)
 
-    async def limited(value: int) -> int:
+    async def limited(value: int) -> Any:
         async with limiter, semaphore, asyncio.timeout(SECONDS):
             return await fn(value)
 
     guard = library("circuitbreaker").circuit(failure_threshold=THRESHOLD)(limited)
-    return with_fallback(library("stamina").retry(on=Exception, attempts=ATTEMPTS)(guard))
+    return by_hand.fallback(library("stamina").retry(on=Exception, attempts=ATTEMPTS)(guard))
 
 
 def _quiet_logger() -> logging.Logger:
@@ -188,11 +79,11 @@ def heard_by_hand() -> Function:
     counts = {"success": 0}
     dumps = library("orjson").dumps
     logger = _quiet_logger()
-    guard = by_hand()
+    guard = by_hand.stacked(answer)
 
-    async def call(value: int) -> int:
+    async def call(*args: Any, **kwargs: Any) -> Any:
         started = monotonic()
-        result = await guard(value)
+        result = await guard(*args, **kwargs)
         duration = monotonic() - started
         logger.info(dumps({"event_type": "success", "function_name": "answer", "attempt": 1}).decode())
         counts["success"] += 1
@@ -222,7 +113,8 @@ SIX = Case(
     "six stacked wrappers, asyncio.timeout",
     AsyncCalls(),
     (
-        floor(by_hand),
+        floor(lambda: by_hand.stacked(answer)),
+        BARE,
         ours("pyresilience", guarded),
         peer("hyx", with_hyx),
         peer("stamina, circuitbreaker, aiolimiter, asyncio", with_single_libraries),

@@ -6,34 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from benchmarks.cases import by_hand
 from benchmarks.meters import AsyncCalls
-from benchmarks.model import Bar, Case, answer, floor, library, ours, peer
+from benchmarks.model import BARE, Bar, Case, answer, floor, library, ours, peer
 
-SECONDS = 30.0
-
-
-def by_hand() -> Callable[[int], Awaitable[int]]:
-    async def call(value: int) -> int:
-        task = asyncio.current_task()
-        assert task is not None
-        expired = False
-
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            task.cancel()
-
-        timer = task.get_loop().call_later(SECONDS, expire)
-        try:
-            return await answer(value)
-        except asyncio.CancelledError:
-            if expired and task.uncancel() == 0:
-                raise TimeoutError from None
-            raise
-        finally:
-            timer.cancel()
-
-    return call
+SECONDS = by_hand.SECONDS
 
 
 def guarded() -> Any:
@@ -76,7 +53,8 @@ TIMEOUT = Case(
     "call_later and cancel",
     AsyncCalls(),
     (
-        floor(by_hand),
+        floor(lambda: by_hand.call_later(answer)),
+        BARE,
         ours("pyresilience", guarded),
         peer("asyncio.timeout", lambda: with_asyncio),
         peer("asyncio.wait_for", lambda: with_wait_for),

@@ -9,6 +9,7 @@ from benchmarks.environment import read_pins
 from benchmarks.meters import AsyncCalls, SyncCalls
 from benchmarks.model import BEST_PEER, Role
 from benchmarks.results import load_baseline
+from benchmarks.spread import load_stability
 from tests.docs.pages import ROOT
 
 TIMED = [case for case in CASES.values() if isinstance(case.meter, (AsyncCalls, SyncCalls))]
@@ -44,6 +45,15 @@ def test_the_baseline_covers_every_variant_of_ours():
     assert {key: sorted(ratios) for key, ratios in baseline.items()} == {
         case.key: sorted(case.names(Role.OURS)) for case in CASES.values()
     }
+
+
+def test_every_variant_of_ours_is_known_to_be_steady_or_not():
+    stability = load_stability(BENCHMARKS / "stability.json")
+
+    assert {key: sorted(named) for key, named in stability.items()} == {
+        case.key: sorted(case.names(Role.OURS)) for case in CASES.values()
+    }
+    assert any(found.checked for named in stability.values() for found in named.values())
 
 
 @pytest.mark.parametrize("name", ["peers.txt", "namesake.txt"])

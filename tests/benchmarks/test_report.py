@@ -67,27 +67,6 @@ def test_goals_are_shown_in_words(bar, shown):
     assert report.goal(bar, "µs") == shown
 
 
-def test_publishing_replaces_what_stands_between_the_marks(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-
-    report.publish(page, "new")
-    report.publish(page, "newer")
-
-    assert page.read_text() == f"before\n{report.BEGIN}\n\nnewer\n\n{report.END}\nafter\n"
-
-
-@pytest.mark.parametrize("content", ["", report.BEGIN, report.END + report.BEGIN, report.BEGIN + report.END * 2])
-def test_a_page_without_the_marks_is_left_alone(tmp_path, content):
-    page = tmp_path / "page.md"
-    page.write_text(content)
-
-    with pytest.raises(ValueError, match=r"page\.md must contain"):
-        report.publish(page, "new")
-
-    assert page.read_text() == content
-
-
 @pytest.mark.parametrize(
     "draw", [lambda: plots.overview([case(Bar(3))], results()), lambda: plots.bars(case(), results())]
 )

@@ -1,0 +1,1 @@
+"""How many machine instructions a call takes: steadier than time, on any machine, whatever else it does."""

@@ -1,0 +1,96 @@
+"""How steady the ratios of quick runs are, and which of them a check can rely on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from pathlib import Path
+
+from benchmarks.results import TOLERANCE, Baseline
+
+STEADY = 1.15
+"""The largest ratio of a variant may be so many times its smallest, in runs on a quiet machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """Of the ratio to the floor of one variant, over several quick runs.
+
+    Attributes:
+        quiet: largest divided by smallest, of the runs on a quiet machine.
+        loaded: the same, of all runs, those beside a busy neighbour included.
+        alarms: of the checks of each run against each other one, how many would have failed at the first look.
+        checked: whether a quick check judges this variant.
+    """
+
+    quiet: float
+    loaded: float
+    alarms: int
+    checked: bool
+
+
+Stability = dict[str, dict[str, Steadiness]]
+"""Case to variant to how steady it is."""
+
+
+def spread(values: Sequence[float]) -> float:
+    """Largest divided by smallest; infinite when there is nothing to compare."""
+    return max(values) / min(values) if len(values) > 1 else float("inf")
+
+
+def false_alarms(values: Sequence[float]) -> int:
+    """How many pairs of runs of the same code a check would have taken for a regression."""
+    return sum(now > before * TOLERANCE for before, now in permutations(values, 2))
+
+
+def judge(quiet: Sequence[Baseline], loaded: Sequence[Baseline]) -> Stability:
+    """Every variant that any run has measured. One that a run lacks is not steady."""
+    found: Stability = {}
+    everything = [*quiet, *loaded]
+    for case in dict.fromkeys(key for run in everything for key in run):
+        for variant in dict.fromkeys(name for run in everything for name in run.get(case, {})):
+            found.setdefault(case, {})[variant] = _steadiness(
+                [run.get(case, {}).get(variant) for run in quiet], [run.get(case, {}).get(variant) for run in loaded]
+            )
+    return found
+
+
+def _steadiness(quiet: Sequence[float | None], loaded: Sequence[float | None]) -> Steadiness:
+    calm = [value for value in quiet if value is not None]
+    everything = [*calm, *(value for value in loaded if value is not None)]
+    complete = len(everything) == len(quiet) + len(loaded)
+    alarms = false_alarms(everything)
+    checked = complete and spread(calm) <= STEADY and not alarms
+    return Steadiness(round(spread(calm), 3), round(spread(everything), 3), alarms, checked)
+
+
+def checked_variants(stability: Stability, case: str) -> set[str]:
+    return {name for name, found in stability.get(case, {}).items() if found.checked}
+
+
+def checked_only(baseline: Baseline, stability: Stability) -> Baseline:
+    """The part of a baseline that a quick check judges."""
+    return {
+        case: {name: ratio for name, ratio in ratios.items() if name in checked_variants(stability, case)}
+        for case, ratios in baseline.items()
+    }
+
+
+def save_stability(path: Path, runs: Mapping[str, int], stability: Stability) -> None:
+    variants = {case: {name: asdict(found) for name, found in named.items()} for case, named in stability.items()}
+    path.write_text(json.dumps({"runs": runs, "variants": variants}, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_stability(path: Path) -> Stability:
+    """What `stability.py` has found.
+
+    Raises:
+        SystemExit: nothing, or it is not readable.
+    """
+    try:
+        content = json.loads(path.read_text())["variants"]
+        return {case: {name: Steadiness(**found) for name, found in named.items()} for case, named in content.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SystemExit(f"nothing in {path.name}: {error}; benchmarks/stability.py makes it") from error

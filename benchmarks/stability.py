@@ -1,0 +1,111 @@
+"""Which ratios to the floor are steady enough for a check on every change.
+
+`uv run benchmarks/stability.py` runs `benchmarks/run.py --quick` again and again, some of the times beside a busy
+neighbour that it starts and ends itself, and writes `benchmarks/stability.json` and a part of the documentation page.
+A quick check judges a variant if its largest ratio on the quiet machine is at most 1.15 times its smallest, and if no
+run would have raised an alarm at the first look with any other run, the disturbed ones included, as its baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # the package `benchmarks`, in place of its folder
+
+from benchmarks.catalogue import CASES  # noqa: E402
+from benchmarks.harness import Outcome  # noqa: E402
+from benchmarks.model import Role  # noqa: E402
+from benchmarks.page import STABILITY, publish, table  # noqa: E402
+from benchmarks.places import HERE, PAGE  # noqa: E402
+from benchmarks.results import Baseline, ratios  # noqa: E402
+from benchmarks.spread import Stability, judge, save_stability  # noqa: E402
+
+RUN_TIMEOUT = 180
+BUSY = "while True: sum(range(10_000))"
+
+
+@contextlib.contextmanager
+def busy_neighbour() -> Generator[None]:
+    """A process that never waits."""
+    process = subprocess.Popen([sys.executable, "-c", BUSY])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def quick_run(folder: Path, number: int, *, busy: bool) -> Path:
+    """The results of one quick run, as the check of a pull request makes it."""
+    path = folder / f"{'loaded' if busy else 'quiet'}-{number}.json"
+    print(path.stem, file=sys.stderr, flush=True)
+    with busy_neighbour() if busy else contextlib.nullcontext():
+        command = [sys.executable, str(HERE / "run.py"), "--quick", "--json", str(path)]
+        subprocess.run(command, check=True, capture_output=True, timeout=RUN_TIMEOUT)
+    return path
+
+
+def our_ratios(results: Path) -> Baseline:
+    """Case to variant of ours to its ratio to the floor."""
+    cases = json.loads(results.read_text())["cases"]
+    found: Baseline = {}
+    for key, content in cases.items():
+        if key in CASES:
+            ours = CASES[key].names(Role.OURS)
+            outcome = Outcome(**content["here"])
+            found[key] = {name: ratio for name, ratio in ratios(CASES[key], outcome).items() if name in ours}
+    return found
+
+
+def describe(quiet: int, loaded: int, stability: Stability) -> str:
+    rows: list[list[str]] = []
+    for key, named in stability.items():
+        for name, found in named.items():
+            variant = name.removeprefix("pyresilience").removeprefix(", ")
+            verdict = "yes" if found.checked else "no"
+            rows.append([CASES[key].title, variant, f"{found.quiet:.2f}", f"{found.loaded:.2f}", verdict])
+    total = sum(found.checked for named in stability.values() for found in named.values())
+    first = (
+        f"{quiet} quick runs and {loaded} more beside a busy neighbour: {total} of {len(rows)} ratios are checked. The "
+        "figures are the largest ratio divided by the smallest."
+    )
+    return first + "\n\n" + table(["case", "", "quiet", "all runs", "checked"], rows)
+
+
+def collect(folder: Path, options: argparse.Namespace) -> tuple[Sequence[Path], Sequence[Path]]:
+    if options.results is None:
+        for number in range(options.quiet + options.loaded):
+            quick_run(folder, number, busy=number >= options.quiet)
+    return sorted(folder.glob("quiet-*.json")), sorted(folder.glob("loaded-*.json"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quiet", type=int, default=8, help="runs on the machine as it is")
+    parser.add_argument("--loaded", type=int, default=3, help="runs beside a busy neighbour")
+    parser.add_argument("--results", metavar="FOLDER", type=Path, help="of earlier runs: quiet-*.json, loaded-*.json")
+    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="where the results of the runs stay")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.results or options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        quiet, loaded = collect(folder, options)
+        stability = judge([our_ratios(path) for path in quiet], [our_ratios(path) for path in loaded])
+    if not stability:
+        raise SystemExit("there are no results")
+    content = describe(len(quiet), len(loaded), stability)
+    save_stability(HERE / "stability.json", {"quiet": len(quiet), "loaded": len(loaded)}, stability)
+    publish(PAGE, content, STABILITY)
+    print(content)
+
+
+if __name__ == "__main__":
+    main()
