@@ -10,6 +10,8 @@ JITTER_FLOOR = 0.1
 
 def exponential(delay: float, factor: float, cap: float, attempt: int) -> float:
     """`min(cap, delay * factor ** (attempt - 1))` seconds after the `attempt`-th attempt, without overflow."""
+    if attempt == 1:
+        return min(cap, delay)
     try:
         return min(cap, delay * math.pow(factor, attempt - 1))
     except OverflowError:

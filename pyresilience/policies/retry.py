@@ -79,13 +79,15 @@ class RetryConfig:
 
     def retryable(self, error: BaseException) -> bool:
         """Whether `error` is worth another attempt."""
-        if isinstance(error, tuple(self.ignore_on)) or not isinstance(error, Exception):
+        ignore_on: Any = self.ignore_on
+        retry_on: Any = self.retry_on  # tuples, since they were checked
+        if isinstance(error, ignore_on) or not isinstance(error, Exception):
             return False
         if isinstance(error, _SPECIAL):
             if isinstance(error, ExceptionGroup):
                 return all(self.retryable(leaf) for leaf in error.exceptions)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType, reportUnknownArgumentType]
             return any(issubclass(kind, FATAL) and isinstance(error, kind) for kind in self.retry_on)
-        return isinstance(error, tuple(self.retry_on))
+        return isinstance(error, retry_on)
 
 
 class Retry:
@@ -154,7 +156,7 @@ class Retry:
                     await first
                 if call.stragglers:
                     earlier += call.stragglers
-                await call.sleep(pause)
+                await call.runtime.sleep(pause, call.deadline)
                 call.next_attempt()
         finally:
             del last, failure  # their tracebacks hold this frame
@@ -211,7 +213,7 @@ class Retry:
             self._give_up(call, error, "" if call.attempt >= self.config.max_attempts else obstacle or "")
             return None
         pause = self._pause(call.attempt, outcome)
-        left = call.remaining()
+        left = call.runtime.remaining(call.deadline)
         if pause >= left:
             self._give_up(call, error, f"no time for a wait of {pause:.2f}s: {max(left, 0.0):.2f}s left")
             return None
@@ -232,7 +234,7 @@ class Retry:
             else:
                 if hint is not None:
                     return hint
-        return config.backoff(attempt, sources.random())
+        return config.backoff(attempt, sources.random() if config.jitter else 0.0)
 
     def _affordable(self) -> bool:
         return self.budget is None or self.budget.acquire()
