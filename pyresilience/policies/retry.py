@@ -12,12 +12,12 @@ from pyresilience.errors import CallRejectedError, RateLimitExceededError
 from pyresilience.events._events import EventType
 from pyresilience.policies import _validate as validate
 from pyresilience.policies import backoff
-from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import unwrap
 
 if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call, CallNext
+    from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
     from pyresilience.runtime._hold import Hold
 
 R = TypeVar("R")
@@ -111,12 +111,8 @@ class Retry:
     ) -> None:
         config = RetryConfig() if config is None else config
         validate.config_of(RetryConfig, config)
-        if isinstance(budget, RetryBudgetConfig):
-            budget = RetryBudget(budget)
-        if budget is not None and not isinstance(budget, RetryBudget):
-            raise TypeError(f"budget must be a RetryBudget or RetryBudgetConfig, not {budget!r}")
         self.config = config
-        self.budget = budget
+        self.budget = None if budget is None else _live_budget(budget)
         self.name = name
         self.judge = config.retry_on_result
 
@@ -241,6 +237,16 @@ class Retry:
 
     def _give_up(self, call: Call[Any], error: BaseException | None, detail: str) -> None:
         call.emit(EventType.RETRY_EXHAUSTED, error=error, detail=detail)
+
+
+def _live_budget(budget: RetryBudget | RetryBudgetConfig) -> RetryBudget:
+    from pyresilience.policies.retry_budget import RetryBudget, RetryBudgetConfig
+
+    if isinstance(budget, RetryBudgetConfig):
+        return RetryBudget(budget)
+    if not isinstance(budget, RetryBudget):
+        raise TypeError(f"budget must be a RetryBudget or RetryBudgetConfig, not {budget!r}")
+    return budget
 
 
 def _note(error: BaseException, attempts: int) -> None:

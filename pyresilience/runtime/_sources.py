@@ -9,7 +9,6 @@ with each other (trio's starts at a random offset), hence they serve timers only
 
 from __future__ import annotations
 
-import random as _random
 import threading
 import time
 from typing import Protocol
@@ -54,7 +53,11 @@ class SystemSources:
 
     now = staticmethod(time.monotonic_ns)
     wall = staticmethod(time.time)
-    random = staticmethod(_random.random)
+
+    def random(self) -> float:
+        from random import random  # a tenth of what importing this package takes, and only jitter needs it
+
+        return random()
 
     def park(self, lock: threading.Lock, seconds: float | None) -> bool:
         if seconds is None:
