@@ -9,6 +9,7 @@ from benchmarks.cases import (
     circuit_breaker,
     footprint,
     http_client,
+    on_trio,
     rate_limiter,
     retry,
     stack,
@@ -37,5 +38,8 @@ CASES = {
         asgi.CONTEXT,
         asgi.EVERYTHING,
         http_client.HTTP_CLIENT,
+        on_trio.TIMEOUT,
+        on_trio.BULKHEAD,
+        on_trio.STORM,
     )
 }

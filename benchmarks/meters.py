@@ -11,7 +11,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from benchmarks.model import Runner, WrongAnswerError
+from benchmarks.model import Runner, WrongAnswerError, library
 
 WARM_UP = 50
 MOST_CALLS = 20_000
@@ -47,6 +47,20 @@ class AsyncCalls:
         run(repeat(WARM_UP))
         calls = calls_for(seconds, run(repeat(WARM_UP)))
         return lambda: float(run(repeat(calls)) * 1e6)
+
+
+class TrioCalls(AsyncCalls):
+    """As `AsyncCalls`, on trio."""
+
+    def prepare(self, subject: Callable[[int], Awaitable[Any]], run: Runner, seconds: float) -> Callable[[], float]:
+        return super().prepare(subject, on_trio, seconds)
+
+
+def on_trio(coroutine: Any) -> Any:
+    async def main() -> Any:
+        return await coroutine
+
+    return library("trio").run(main)
 
 
 class SyncCalls:
@@ -93,6 +107,24 @@ class Storm:
         return lambda: run(storm(self.tasks)) * 1e6
 
 
+class TrioStorm(Storm):
+    """As `Storm`, on trio."""
+
+    def prepare(self, subject: Callable[[list[int]], Awaitable[Any]], run: Runner, seconds: float) -> Any:
+        async def task() -> None:
+            expect(await subject([]))
+
+        async def storm(tasks: int) -> float:
+            started = time.process_time()
+            async with library("trio").open_nursery() as nursery:
+                for _ in range(tasks):
+                    nursery.start_soon(task)
+            return (time.process_time() - started) / tasks
+
+        on_trio(storm(WARM_UP))
+        return lambda: float(on_trio(storm(self.tasks)) * 1e6)
+
+
 class Memory:
     """Bytes that are kept for each decorated function, over those of the function itself."""
 
@@ -134,7 +166,7 @@ def _function() -> Callable[[int], Awaitable[int]]:
 
 
 class ImportTime:
-    """Milliseconds of CPU time of `import asyncio` and then some modules, in a fresh interpreter.
+    """Milliseconds of CPU time of `import asyncio` and then a program, in a fresh interpreter.
 
     CPU time, as the files are in memory, and what else there is to wait for is other processes.
     """
@@ -142,9 +174,9 @@ class ImportTime:
     unit = "ms"
     heavy = True
 
-    def prepare(self, subject: tuple[str, ...], run: Runner, seconds: float) -> Callable[[], float]:
-        statements = "; ".join(f"import {module}" for module in ("asyncio", *subject))
-        program = f"import time; t = time.process_time(); {statements}; print(time.process_time() - t)"
+    def prepare(self, subject: str, run: Runner, seconds: float) -> Callable[[], float]:
+        lines = ("import time", "t = time.process_time()", "import asyncio", subject, "print(time.process_time() - t)")
+        program = "\n".join(lines)
 
         def repeat() -> float:
             done = subprocess.run(

@@ -45,10 +45,18 @@ def _itself(decorate: Decorator) -> Decorator:
     return decorate
 
 
-def importable(module: str) -> tuple[str, ...]:
+def importable(module: str) -> str:
     """The module must be there, or the variant is reported as not installed and not as broken."""
     library(module)
-    return (module,)
+    return f"import {module}"
+
+
+GUARDED = """
+from pyresilience import RetryConfig, resilient
+
+@resilient(retry=RetryConfig())
+{function}(): ...
+"""
 
 
 MEMORY_RETRY = Case(
@@ -85,8 +93,10 @@ IMPORT = Case(
     "import asyncio",
     ImportTime(),
     (
-        floor(tuple),
+        floor(str),
         ours("pyresilience", lambda: importable("pyresilience")),
+        ours("pyresilience, one sync function guarded", lambda: GUARDED.format(function="def work")),
+        ours("pyresilience, one async function guarded", lambda: GUARDED.format(function="async def work")),
         reference("anyio alone", lambda: importable("anyio"), documented=False),
         peer("pybreaker", lambda: importable("pybreaker")),
         peer("tenacity", lambda: importable("tenacity")),

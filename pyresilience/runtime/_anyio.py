@@ -8,7 +8,6 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._deadlines import queue_for
@@ -35,7 +34,7 @@ class AnyioWaiter:
 
     def __init__(self) -> None:
         self.event = anyio.Event()
-        self.home: Any = current_token().native_token
+        self.home: Any = anyio.lowlevel.current_token().native_token
 
     def wake(self) -> None:
         home = self.home
@@ -64,7 +63,7 @@ _backends: dict[bool, tuple[type[AsyncBackend], type[anyio.CancelScope]]] = {}
 def _backend(loop: asyncio.AbstractEventLoop | None) -> tuple[type[AsyncBackend], type[anyio.CancelScope]]:
     found = _backends.get(loop is not None)
     if found is None:
-        found = _backends[loop is not None] = current_token().backend_class, type(anyio.CancelScope())
+        found = _backends[loop is not None] = anyio.lowlevel.current_token().backend_class, type(anyio.CancelScope())
     return found
 
 
@@ -180,7 +179,7 @@ async def invoke_in_thread(call: Call[Any]) -> Any:
     job = Job(call.binding.fn, call.args, call.kwargs, waiter.wake, deadline)
     earlier = call.stragglers
     try:
-        await checkpoint_if_cancelled()  # what has begun in a thread cannot be cancelled any more
+        await anyio.lowlevel.checkpoint_if_cancelled()  # what has begun in a thread cannot be cancelled any more
         call.stragglers = (*earlier, job.hold)  # before the hand-over: an interrupt leaves the permits to the worker
         try:
             pool.submit(job)
