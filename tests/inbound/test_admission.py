@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import anyio
@@ -26,6 +27,7 @@ from pyresilience import (
     CircuitOpenError,
     FallbackConfig,
     Pipeline,
+    RateLimiter,
     RateLimiterConfig,
     TimeoutConfig,
     resilience_context,
@@ -88,7 +90,13 @@ def observed(pipeline, events):
     breaker = pipeline.find(CircuitBreaker)
     verdict = None if breaker is None else (breaker.metrics, breaker.failure_count)
     recorded = [
-        (event.event_type, isinstance(event.error, Exception) and type(event.error), event.detail, event.duration)
+        (
+            event.event_type,
+            isinstance(event.error, Exception) and type(event.error),
+            event.detail,
+            event.duration,
+            event.context,
+        )
         for event in events.events
     ]
     return recorded, pipeline.find(Bulkhead).statistics(), verdict, pipeline.in_flight
@@ -252,6 +260,117 @@ async def test_a_last_message_that_cannot_be_sent_is_not_the_end(events):
     await ResilienceMiddleware(app, pipeline=Pipeline(listeners=[events]))(http_scope(), anyio.sleep_forever, send)
     (success,) = events.events
     assert success.duration == pytest.approx(2)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_admission_that_comes_too_late_takes_nothing(backend, events, monkeypatch):
+    """The last layer lets the request through after the deadline: permit and token come back at once."""
+    time = VirtualTime()
+    limiter, bulkhead = (
+        RateLimiter(RateLimiterConfig(max_calls=1, period=1000)),
+        Bulkhead(BulkheadConfig(1, max_wait=1)),
+    )
+    take_permit = Bulkhead.__call__
+
+    async def dawdle(self, call, call_next):
+        time.jump(3)
+        return await take_permit(self, call, call_next)
+
+    async def app(scope, receive, send):
+        raise AssertionError("it must not run")
+
+    monkeypatch.setattr(Bulkhead, "__call__", dawdle)
+    pipeline = Pipeline(TimeoutConfig(seconds=2), limiter, bulkhead, listeners=[events])
+    assert can_suspend(pipeline)
+    reply = time.run(get, ResilienceMiddleware(app, pipeline=pipeline), backend=backend)
+    assert reply.status == 504 and kinds(events) == ["timeout", "failure"]
+    assert bulkhead.statistics().in_use == 0 and not pipeline.in_flight
+    with time:
+        assert limiter.available
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_cancelled_request_whose_app_says_nothing_of_it_is_neutral(events):
+    breaker = CircuitBreaker(CircuitBreakerConfig(failure_threshold=1, success_threshold=1, recovery_timeout=0))
+    breaker.record_failure()
+
+    async def app(scope, receive, send):
+        try:
+            await anyio.sleep(60)
+        except anyio.get_cancelled_exc_class():
+            return
+
+    pipeline = Pipeline(breaker, BulkheadConfig(1), listeners=[events])
+    with anyio.move_on_after(1):
+        await ResilienceMiddleware(app, pipeline=pipeline)(http_scope(), anyio.sleep_forever, anyio.sleep)
+    assert breaker.state.value == "half_open" and kinds(events)[-1] == "cancelled"
+
+
+def test_a_native_cancellation_that_the_app_keeps_to_itself_is_neutral_too(events):
+    async def app(scope, receive, send):
+        try:
+            await anyio.sleep(60)
+        except asyncio.CancelledError:
+            return
+
+    async def main():
+        pipeline = Pipeline(BulkheadConfig(1), listeners=[events])
+        middleware = ResilienceMiddleware(app, pipeline=pipeline)
+        task = asyncio.create_task(middleware(http_scope(), anyio.sleep_forever, anyio.sleep))
+        await asyncio.sleep(1)
+        task.cancel()
+        await task
+
+    VirtualTime().run(main)
+    assert kinds(events) == ["cancelled"]
+
+
+# What listeners see at the end
+
+
+def ids(events):
+    return [None if event.context is None else event.context.get("id") for event in events.events]
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_the_end_of_a_call_has_the_context_that_it_was_admitted_with(events):
+    """Whatever middlewares inside and handlers set meanwhile, and whichever task sends the last message."""
+    inner_events = EventRecorder()
+    send_box = []
+
+    async def stranger(ready):
+        resilience_context.set({"id": "of another request"})
+        await ready.wait()
+        await respond(send_box[0])
+
+    async def app(scope, receive, send):
+        resilience_context.set({"id": "handler"})
+        send_box.append(send)
+        ready.set()
+        await anyio.sleep(1)
+
+    inner = ResilienceMiddleware(
+        app, pipeline=Pipeline(BulkheadConfig(1), listeners=[inner_events]), context=lambda scope: {"id": "inner"}
+    )
+    outer = ResilienceMiddleware(
+        inner, pipeline=Pipeline(BulkheadConfig(1), listeners=[events]), context=lambda scope: {"id": "outer"}
+    )
+    ready = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stranger, ready)
+        assert (await get(outer)).status == 200
+    assert ids(events) == ["outer"] and ids(inner_events) == ["inner"]
+
+
+async def test_the_traceback_of_an_error_leads_to_the_app_and_not_through_the_pipeline():
+    async def app(scope, receive, send):
+        raise KeyError("of the app")
+
+    pipeline = Pipeline(CircuitBreakerConfig(), BulkheadConfig(1))
+    with pytest.raises(KeyError) as caught:
+        await get(ResilienceMiddleware(app, pipeline=pipeline))
+    names = [entry.frame.code.name for entry in caught.traceback]
+    assert names[-1] == "app" and "_admitted" not in names and "request" not in names
 
 
 # Who sends the last message

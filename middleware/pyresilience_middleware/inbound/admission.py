@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextvars import copy_context
 from math import inf
 from types import coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +27,7 @@ from pyresilience_middleware.inbound.responses import problem_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
+    from contextvars import Context
 
     from pyresilience import Call, CallNext, Layer
     from pyresilience_middleware.inbound.types import ASGIApp, Receive, Scope, Send
@@ -87,6 +90,7 @@ class Admissions:
             await problem_for(error, self._pipeline)(scope, receive, reply.send)
             return
         reply.suspended = suspended
+        reply.context = copy_context()
         try:
             if self._limited:
                 with reply.cancelling():
@@ -103,8 +107,17 @@ class Admissions:
             await self._conclude(reply, scope, receive)
 
     async def _conclude(self, reply: AdmittedReply, scope: Scope, receive: Receive) -> None:
-        """The app has ended before the response was complete, by itself or by a deadline."""
-        error = reply.failure()
+        """The app has ended before the response was complete: by itself, by a deadline, or silently when cancelled.
+
+        Raises:
+            BaseException: the cancellation of the request, which the pipeline is told of as well.
+        """
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        except BaseException as cancelled:
+            reply.settle(cancelled)
+            raise
+        error = asyncio.CancelledError() if _cancelled() else reply.failure()
         try:
             reply.settle(error)
             if not isinstance(error, ResilienceTimeoutError):
@@ -121,12 +134,14 @@ class AdmittedReply(WatchedReply):
 
     Attributes:
         suspended: the coroutine of the pipeline.
+        context: the variables that it was admitted with, and that its listeners are to see at its end.
         call, limit, expires: the earliest deadline of the pipeline, if there is one: of which call and which layer, and
             when, in seconds of the event loop's clock.
         scope: what cancels the app at that time.
     """
 
     suspended: Any = None
+    context: Context
     call: Call[Any] | None = None
     limit: Timeout | TotalTimeout | None = None
     expires: float = inf
@@ -165,9 +180,14 @@ class AdmittedReply(WatchedReply):
         self.suspended = self.call = None
         try:
             if error is None:
-                suspended.send(None)
+                self.context.run(suspended.send, None)
             else:
-                suspended.throw(error)
+                traceback = error.__traceback__
+                try:
+                    self.context.run(suspended.throw, error)
+                finally:
+                    error.__traceback__ = traceback  # the pipeline was told of it, and is not where it came from
+                    del traceback
         except StopIteration:
             pass
         except BaseException as raised:
@@ -175,6 +195,15 @@ class AdmittedReply(WatchedReply):
                 raise
         finally:
             del error  # its traceback leads to this frame
+
+
+def _cancelled() -> bool:
+    """Whether an asyncio task was cancelled, even if the cancellation was caught since."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # trio
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 async def request(reply: AdmittedReply) -> None:
@@ -239,6 +268,7 @@ class _Limit:
         try:
             await self._limit(call, admission)
         except BaseException:
+            call.ran = 0  # what was admitted too late has not begun
             inner.close()
             raise
         return await _on_from_admitted(inner)  # type: ignore[no-any-return]
