@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+import pyresilience  # noqa: TC001  # its names are looked up when somebody asks for the types of `ResilienceConfig`
 from pyresilience.events._bus import Listener, check_listeners
 from pyresilience.pipeline._pipeline import Member, Pipeline
 
@@ -52,14 +53,14 @@ class ResilienceConfig:
         ValueError: a retry budget without a retry.
     """
 
-    retry: RetryConfig | Retry | None = None
-    timeout: TimeoutConfig | Timeout | None = None
-    circuit_breaker: CircuitBreakerConfig | CircuitBreaker | None = None
-    fallback: FallbackConfig | Fallback | None = None
-    bulkhead: BulkheadConfig | Bulkhead | None = None
-    rate_limiter: RateLimiterConfig | RateLimiter | None = None
-    cache: CacheConfig | Cache | None = None
-    retry_budget: RetryBudgetConfig | RetryBudget | None = None
+    retry: pyresilience.RetryConfig | pyresilience.Retry | None = None
+    timeout: pyresilience.TimeoutConfig | pyresilience.Timeout | None = None
+    circuit_breaker: pyresilience.CircuitBreakerConfig | pyresilience.CircuitBreaker | None = None
+    fallback: pyresilience.FallbackConfig | pyresilience.Fallback | None = None
+    bulkhead: pyresilience.BulkheadConfig | pyresilience.Bulkhead | None = None
+    rate_limiter: pyresilience.RateLimiterConfig | pyresilience.RateLimiter | None = None
+    cache: pyresilience.CacheConfig | pyresilience.Cache | None = None
+    retry_budget: pyresilience.RetryBudgetConfig | pyresilience.RetryBudget | None = None
     listeners: Sequence[Listener] = field(default_factory=list[Listener])
 
     __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # listeners need not be hashable

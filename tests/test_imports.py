@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,16 @@ def test_every_public_name_is_where_type_checkers_look_for_it():
     assert {*checked, "__version__"} == set(pyresilience.__all__) <= set(dir(pyresilience))
     for name in pyresilience.__all__:
         assert getattr(pyresilience, name) is not None
+
+
+@pytest.mark.parametrize("module", sorted(pyresilience._MODULES))
+def test_a_module_is_an_attribute_before_anybody_imports_it(module):
+    assert f"pyresilience.{module}" in loaded_after(f"import pyresilience; pyresilience.{module}")
+
+
+def test_the_types_of_a_config_can_be_asked_for():
+    hints = typing.get_type_hints(pyresilience.ResilienceConfig)
+    assert hints["retry"] == pyresilience.RetryConfig | pyresilience.Retry | None
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -27,6 +27,7 @@ from pyresilience import (
     subscribe,
     unsubscribe,
 )
+from pyresilience.pipeline import _inventory as inventory
 from pyresilience.testing import EventRecorder
 
 
@@ -178,3 +179,21 @@ def test_a_forked_child_starts_with_nothing_held():
         thread.join()
         holding.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_signal_handler_may_call_and_look_while_pipelines_are_being_listed():
+    """As if it had come while this thread held the lock."""
+    answers = []
+
+    def handler():
+        answers.append(Pipeline()(abs)(-1))
+        answers.append(get_in_flight_count())
+
+    def interrupted():
+        with inventory._lock:
+            handler()
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert answers == [1, 0]

@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from pyresilience.events._log_record import direct_log
-
 if TYPE_CHECKING:
     from pyresilience.events._events import EventType, ResilienceEvent
 
@@ -55,7 +53,7 @@ class JsonEventLogger:
         self._level = level
         self._encode = best_encoder()
         self._lines: dict[tuple[EventType, str, int], str] = {}
-        self._direct = direct_log(logger, level, JsonEventLogger.__call__.__code__)
+        self._makes_records = type(logger).log is logging.Logger.log
 
     def __repr__(self) -> str:
         return f"JsonEventLogger({self._logger.name!r}, {logging.getLevelName(self._level)})"
@@ -69,7 +67,10 @@ class JsonEventLogger:
             line = self._lines.get((event.event_type, event.function_name, event.attempt))
         if line is None:
             line = self._line(event)
-        if self._direct is None or not self._direct.log(line):
+        if isinstance(logger, logging.Logger) and self._makes_records:
+            # As `logger.log` does, without looking for the caller up the stack: it is always this listener.
+            logger.handle(logger.makeRecord(logger.name, self._level, __file__, 0, line, (), None, "JsonEventLogger"))
+        else:
             logger.log(self._level, line)
 
     def _line(self, event: ResilienceEvent) -> str:

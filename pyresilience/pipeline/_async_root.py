@@ -48,8 +48,6 @@ def async_root(binding: Binding) -> Callable[..., Any]:
         call.tokens = None
         pipeline = binding.pipeline
         entered = pipeline.entered
-        if entered is None:
-            entered = inventory.first_call(pipeline)
         try:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
             if pipeline.timed:

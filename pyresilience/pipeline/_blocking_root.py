@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyresilience.errors import ResilienceError
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call, Layer
-from pyresilience.pipeline._compose import function_layer, layer_name
+from pyresilience.pipeline._compose import declares, function_layer, layer_name
 from pyresilience.pipeline._endings import failed, start, succeeded
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime._blocking import BlockingRuntime, drivers, new_driver
@@ -51,8 +51,6 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         coroutine: Any = None
         pipeline = binding.pipeline
         entered = pipeline.entered
-        if entered is None:
-            entered = inventory.first_call(pipeline)
         try:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
             if pipeline.timed:
@@ -67,9 +65,11 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
                 raise _suspended(coroutine, pipeline.layers)
             drivers.append(drive)
         except BaseException as error:
-            if coroutine is not None:
-                coroutine.close()  # an interrupt may have come before it began
-            instead = failed(call, error)
+            try:
+                if coroutine is not None:
+                    coroutine.close()  # an interrupt may have come before it began
+            finally:
+                instead = failed(call, error)
             if instead is not None:
                 context = instead.__context__
                 try:
@@ -129,7 +129,7 @@ def _code(layer: Layer) -> Any:
 def awaited(entry: Entry) -> Entry:
     """For the blocking root, which drives a coroutine: a layer that returns some other awaitable is put into one."""
     enter, layer, call_next = entry
-    if inspect.iscoroutinefunction(layer if enter is function_layer else enter) or getattr(layer, "forwards", False):
+    if inspect.iscoroutinefunction(layer if enter is function_layer else enter) or declares(layer, "forwards"):
         return entry
 
     async def awaiting(_layer: Any, call: Call[Any], _call_next: Any) -> Any:

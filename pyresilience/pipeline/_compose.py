@@ -42,12 +42,20 @@ def hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def shortcut(layers: tuple[Layer, ...], binding: Binding) -> Callable[[tuple[Any, ...]], Any] | None:
     """What the outermost layer knows without a call; a fallback around it has nothing to do with answers."""
     for layer in layers:
-        shortcut = getattr(layer, "shortcut", None)
-        if shortcut is not None:
-            return shortcut(binding)  # type: ignore[no-any-return]
-        if not getattr(layer, "only_failures", False):
+        if declares(layer, "shortcut"):
+            known: Callable[[tuple[Any, ...]], Any] | None = getattr(layer, "shortcut")(binding)  # noqa: B009
+            return known
+        if not declares(layer, "only_failures"):
             break
     return None
+
+
+def declares(layer: Layer, promise: str) -> bool:
+    """Whether the class whose `__call__` a layer has makes a promise about it; a subclass with its own has not."""
+    for kind in type(layer).__mro__:
+        if "__call__" in vars(kind):
+            return promise in vars(kind)
+    return False
 
 
 def attributes(layers: tuple[Layer, ...], attribute: str) -> list[Any]:

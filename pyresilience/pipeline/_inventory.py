@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     from pyresilience.pipeline._pipeline import Pipeline
     from pyresilience.runtime._protocol import Waiter
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may ask while it is held
 _pipelines: list[weakref.ref[Pipeline]] = []
 _crowded = 1000
 """Length of the list from which those that are gone are looked for; less memory than a set that watches each."""
 _subscribed: tuple[Listener, ...] = ()
-
-SPARE = 4
-"""Entries that a list of calls in flight always has, so that a call grows and shrinks it without an allocation."""
 
 drains: list[Waiter] = []
 """Those who wait for calls to end; the roots look at it after each call, so it is empty but for `shutdown`."""
@@ -34,22 +31,16 @@ def add(pipeline: Pipeline) -> None:
     with _lock:
         _pipelines.append(weakref.ref(pipeline))
         if len(_pipelines) > _crowded:
-            _pipelines[:] = [known for known in _pipelines if known() is not None]
+            seen = list(_pipelines)
+            _pipelines[: len(seen)] = [known for known in seen if known() is not None]
             _crowded = max(1000, 2 * len(_pipelines))
-
-
-def first_call(pipeline: Pipeline) -> list[None]:
-    """The list of the pipeline's calls in flight, made when it is first needed: many a function is never called."""
-    with _lock:
-        if pipeline.entered is None:
-            pipeline.entered = [None] * SPARE
-        return pipeline.entered
 
 
 def pipelines() -> list[Pipeline]:
     """The pipelines that are alive, by name."""
     with _lock:
-        alive = [pipeline for known in _pipelines if (pipeline := known()) is not None]
+        seen = list(_pipelines)
+    alive = [pipeline for known in seen if (pipeline := known()) is not None]
     return sorted(alive, key=lambda pipeline: pipeline.name or "")
 
 
@@ -175,7 +166,7 @@ def _check_timeout(timeout: float) -> None:
 def _after_fork() -> None:
     """The threads of the parent are gone, and with them whoever held a lock, a permit or a place in flight."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     drains.clear()
     for pipeline in pipelines():
         pipeline.reset_after_fork()

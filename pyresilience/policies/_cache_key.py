@@ -28,7 +28,7 @@ class CallKeys:
     def __init__(self, fn: Any) -> None:
         self._function = function_key(fn)
         self._signature = signature_of(fn)
-        self._arity = None if self._signature is None else len(self._signature.parameters)
+        self._arity = _positional(self._signature)
 
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The key of any call.
@@ -55,6 +55,15 @@ class CallKeys:
         except TypeError as error:
             raise Unhashable(str(error)) from None
         return key
+
+
+def _positional(signature: inspect.Signature | None) -> int:
+    """How many arguments, all in their places, are complete as they stand; -1 when that cannot be said."""
+    if signature is None:
+        return -1
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    plain = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return len(kinds) if all(kind in plain for kind in kinds) else -1
 
 
 def function_key(fn: Any) -> Any:

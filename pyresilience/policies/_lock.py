@@ -10,8 +10,9 @@ except BaseException:
     raise
 ```
 
-An interrupt may arrive as soon as `acquire` or `release` returns. The handler can tell which it was only because the
-lock is an `RLock`: no thread can release what it does not hold.
+An interrupt may arrive as soon as `acquire` or `release` returns. The `except` can tell which it was only because the
+lock is an `RLock`: no thread can release what it does not hold. A signal handler that itself calls through the layer
+whose lock is held is let in, where with a plain lock it would wait for ever; what it finds may be half done.
 """
 
 from __future__ import annotations

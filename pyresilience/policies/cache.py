@@ -174,6 +174,10 @@ class Cache:
         if self.config.key is not None:
             return None
         function = function_key(binding.fn)
+        try:
+            hash(function)
+        except TypeError:  # a method of an object without a hash
+            return None
         get = self._store.get
 
         def known(args: tuple[Any, ...]) -> Any:

@@ -119,6 +119,8 @@ class Timeout(_Limited):
 
     __slots__ = ("config", "in_thread", "name", "nanoseconds", "only_total", "pool", "queues", "seconds", "totals")
 
+    forwards = True
+
     def __init__(self, config: TimeoutConfig | None = None, *, name: str = "timeout") -> None:
         config = TimeoutConfig() if config is None else config
         validate.config_of(TimeoutConfig, config)

@@ -63,7 +63,10 @@ _backends: dict[bool, tuple[type[AsyncBackend], type[anyio.CancelScope]]] = {}
 def _backend(loop: asyncio.AbstractEventLoop | None) -> tuple[type[AsyncBackend], type[anyio.CancelScope]]:
     found = _backends.get(loop is not None)
     if found is None:
-        found = _backends[loop is not None] = anyio.lowlevel.current_token().backend_class, type(anyio.CancelScope())
+        token = anyio.lowlevel.current_token()
+        found = token.backend_class, type(anyio.CancelScope())
+        if isinstance(token.native_token, asyncio.AbstractEventLoop) is (loop is not None):  # or else outside any task
+            _backends[loop is not None] = found
     return found
 
 

@@ -10,6 +10,7 @@ from benchmarks.results import (
     baseline_of,
     best_peer,
     confirmed,
+    lacking,
     load_baseline,
     minor,
     ratios,
@@ -95,6 +96,15 @@ def test_cases_that_were_not_asked_for_are_not_checked():
     assert regressions([], results().outcomes, {"guard": {"ours": 0.1}}) == []
 
 
+@pytest.mark.parametrize("known", [{}, {"guard": {"other": 1.0}}], ids=["a new case", "a new variant"])
+def test_what_a_committed_file_does_not_hold_is_named(known):
+    assert lacking([GUARD], known) == ["guard: ours"]
+
+
+def test_nothing_is_named_of_what_a_committed_file_holds():
+    assert lacking([GUARD], {"guard": {"ours": 2.5}}) == []
+
+
 SLOW, FINE = Outcome({**FIGURES, "ours": 10.0}), Outcome(FIGURES)
 
 
@@ -135,9 +145,18 @@ def test_another_variant_that_is_slow_the_second_time_is_no_regression():
 def test_a_baseline_holds_our_ratios_and_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "baseline.json"
 
-    save_baseline(path, minor("3.11.7"), baseline_of([GUARD], results()))
+    save_baseline(path, minor("3.11.7"), "these floors", baseline_of([GUARD], results()))
 
-    assert load_baseline(path) == ("3.11", {"guard": {"ours": 2.5}})
+    assert load_baseline(path, "these floors") == ("3.11", {"guard": {"ours": 2.5}})
+
+
+@pytest.mark.parametrize("content", [{"floors": "others"}, {}], ids=["other floors", "unknown floors"])
+def test_a_baseline_of_other_floors_is_refused(tmp_path, content):
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps({"python": "3.11", "ratios": {"guard": {"ours": 2.5}}, **content}))
+
+    with pytest.raises(SystemExit, match=r"the floors have changed since the baseline.*--write-baseline"):
+        load_baseline(path, "these floors")
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}"])
@@ -147,7 +166,7 @@ def test_without_a_readable_baseline_a_check_ends_with_what_to_do(tmp_path, cont
         path.write_text(content)
 
     with pytest.raises(SystemExit, match=r"no baseline in baseline\.json.*--write-baseline"):
-        load_baseline(path)
+        load_baseline(path, "")
 
 
 def test_results_are_saved_as_json(tmp_path):

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from dataclasses import asdict
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import lines
-from benchmarks.scale import memory, waiters
+from benchmarks.scale import memory, threads, waiters
 from benchmarks.scale.curve import Curve, from_json, minima
 from benchmarks.scale.report import describe
 from benchmarks.scale.studies import STUDIES
@@ -115,3 +117,39 @@ def test_every_study_has_a_place_on_the_page():
     found = memory.measure(calls=1000, warm_up=200)
 
     assert describe([found]).startswith(f"### {found.title}\n\n![{found.title}](assets/benchmarks-scale-memory.svg)")
+
+
+def rates(two):
+    alone = [90.0, 100.0, 110.0]
+    return threads.drawn(
+        {(name, count): alone if count == 1 else two for name in (threads.BREAKER, threads.LIMITER) for count in (1, 2)}
+    )
+
+
+def test_the_middle_of_the_repeats_is_drawn_as_a_multiple_of_one_thread():
+    assert rates([200.0, 30.0, 50.0]).series[threads.BREAKER] == [(1, 1.0), (2, 0.5)]
+
+
+@pytest.mark.parametrize(("two", "no_worse"), [([70.0, 92.0, 99.0], True), ([40.0, 80.0, 105.0], False)])
+def test_threads_are_no_worse_only_within_the_spread_of_one(two, no_worse):
+    assert ("no worse than one thread" in threads.says(rates(two))) is no_worse
+
+
+def test_a_rate_counts_the_calls_of_all_threads(monkeypatch):
+    """Each thread begins at 0 and ends at 2 by a clock that says so."""
+    clock = threading.local()
+
+    def tick():
+        clock.now = getattr(clock, "now", -2.0) + 2.0
+        return clock.now
+
+    monkeypatch.setattr(time, "perf_counter", tick)
+
+    assert threads.calls_per_second(lambda _: None, threads=3, calls=10) == 15.0
+
+
+def test_a_thread_that_fails_fails_the_study(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    with pytest.raises(RuntimeError, match="a thread failed"):
+        threads.calls_per_second(lambda _: 1 // 0, threads=2, calls=1)

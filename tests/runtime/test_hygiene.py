@@ -221,7 +221,7 @@ def imports_of(tree, name):
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
-        ("time", {"runtime/_sources.py", "events/_log_record.py"}),  # records of a log have the time of all others
+        ("time", {"runtime/_sources.py"}),
         ("random", {"runtime/_sources.py"}),
         ("concurrent", set()),
         ("trio", {"_testing_trio.py"}),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import anyio
 import pytest
 import trio
 
-from pyresilience import EventType, Pipeline, ResilienceTimeoutError, TimeoutConfig
+from pyresilience import EventType, Pipeline, ResilienceTimeoutError, RetryConfig, TimeoutConfig
+from pyresilience.runtime import _anyio
 from pyresilience.testing import EventRecorder, VirtualTime
 
 
@@ -313,3 +315,33 @@ def test_trio_in_guest_mode_on_an_asyncio_host():
 
     asyncio.run(host())
     assert ended == ["guest"]
+
+
+def test_what_is_known_of_a_backend_is_not_learnt_outside_a_task(monkeypatch):
+    """A coroutine that somebody steps in a callback of the loop, where anyio answers for asyncio all the same."""
+    monkeypatch.setattr(_anyio, "_backends", {})
+    guarded = Pipeline(RetryConfig(max_attempts=2, delay=0, jitter=False))(flaky := Flaky())
+
+    def step():
+        with contextlib.suppress(BaseException):
+            guarded().send(None)
+
+    async def main():
+        asyncio.get_running_loop().call_soon(step)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert flaky.calls and set(_anyio._backends) <= {True}
+    flaky.calls = 0
+    assert trio.run(guarded) == "ok"
+
+
+class Flaky:
+    def __init__(self):
+        self.calls = 0
+
+    async def __call__(self):
+        self.calls += 1
+        if self.calls == 1:
+            raise OSError
+        return "ok"
