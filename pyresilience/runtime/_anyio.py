@@ -103,8 +103,10 @@ class AnyioRuntime:
         return False
 
     async def bounded(self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
-        loop = _asyncio_loop()
-        if loop is None or (limit.total and call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE):
+        loop = _get_running_loop()
+        if loop is None or current_task(loop) is None:
+            return await self._bounded_alone(None, limit, call, call_next)
+        if limit.total and call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE:
             return await self._bounded_alone(loop, limit, call, call_next)
         queue = limit.queues.get(loop) or queue_for(limit, loop)
         outer = call.scope
