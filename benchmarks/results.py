@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,13 @@ def baseline_of(cases: Iterable[Case], results: Results) -> Baseline:
     }
 
 
+def lacking(cases: Iterable[Case], known: Mapping[str, Container[str]]) -> list[str]:
+    """Our variants that something by case and variant does not hold, as `case: variant`."""
+    return [
+        f"{case.key}: {name}" for case in cases for name in case.names(Role.OURS) if name not in known.get(case.key, ())
+    ]
+
+
 def regressions(cases: Iterable[Case], outcomes: Mapping[str, Outcome], baseline: Baseline) -> list[Regression]:
     """What is worse than the baseline by more than the tolerance. A case that the baseline lacks is no regression."""
     found: list[Regression] = []
@@ -165,21 +172,28 @@ def confirmed(
     return found
 
 
-def load_baseline(path: Path) -> tuple[str, Baseline]:
+def load_baseline(path: Path, floors: str) -> tuple[str, Baseline]:
     """The version of Python that the baseline is of, as `3.11`, and the baseline.
 
+    Args:
+        floors: the digest of the floors that are measured now.
+
     Raises:
-        SystemExit: there is none, or it is not readable.
+        SystemExit: there is none, it is not readable, or its ratios are to other floors.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-        return content["python"], content["ratios"]
+        python, baseline, measured = content["python"], content["ratios"], content.get("floors")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(f"no baseline in {path.name}: {error}; --write-baseline makes one") from error
+    if measured != floors:
+        raise SystemExit(f"the floors have changed since the baseline in {path.name}: --write-baseline makes a new one")
+    return python, baseline
 
 
-def save_baseline(path: Path, python: str, baseline: Baseline) -> None:
-    path.write_text(json.dumps({"python": python, "ratios": baseline}, indent=1, ensure_ascii=False) + "\n")
+def save_baseline(path: Path, python: str, floors: str, baseline: Baseline) -> None:
+    content = {"python": python, "floors": floors, "ratios": baseline}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def minor(version: str) -> str:

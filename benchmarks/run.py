@@ -21,16 +21,18 @@ sys.path[0] = str(ROOT)  # the package `benchmarks`, in place of its folder
 import benchmarks.instructions.report  # noqa: E402
 import benchmarks.scale.report  # noqa: E402
 import benchmarks.whole_path.report  # noqa: E402
-from benchmarks import plots, report  # noqa: E402
+from benchmarks import floors, plots, report  # noqa: E402
 from benchmarks.catalogue import CASES  # noqa: E402
 from benchmarks.environment import default_cache, prepare  # noqa: E402
 from benchmarks.page import publish  # noqa: E402
 from benchmarks.places import HERE, PAGE, PLOTS  # noqa: E402
 from benchmarks.results import (  # noqa: E402
+    Baseline,
     Regression,
     Results,
     baseline_of,
     confirmed,
+    lacking,
     load_baseline,
     minor,
     save_baseline,
@@ -86,17 +88,19 @@ def save(cases: Sequence[Case], results: Results) -> None:
     publish(PAGE, report.page(cases, results))
 
 
-def check(cases: Sequence[Case], results: Results, suite: Suite) -> list[Regression]:
+def check(cases: Sequence[Case], results: Results, suite: Suite, python: str, baseline: Baseline) -> list[Regression]:
     """Compare with the baseline. What seems worse is measured again before it counts, as long as there is time.
 
     A quick run is held to those ratios only that were found to be steady in quick runs.
     """
-    python, baseline = load_baseline(BASELINE)
     if python != minor(results.python):
         print(f"the baseline is of Python {python}, this is {results.python}: ratios differ between versions")
+    say_unchecked("the baseline does not hold", lacking(cases, baseline))
     quick = results.mode == QUICK.mode
     if quick:
-        baseline = checked_only(baseline, load_stability(STABILITY))
+        stability = load_stability(STABILITY)
+        say_unchecked("benchmarks/stability.py has never judged", lacking(cases, stability))
+        baseline = checked_only(baseline, stability)
     rounds = iter(range(ROUNDS))
 
     def again(doubtful: Sequence[Case]) -> dict[str, Outcome] | None:
@@ -106,19 +110,26 @@ def check(cases: Sequence[Case], results: Results, suite: Suite) -> list[Regress
     return confirmed(cases, results.outcomes, baseline, again)
 
 
+def say_unchecked(why: str, variants: Sequence[str]) -> None:
+    if variants:
+        print(f"not checked, as {why} them: {', '.join(variants)}")
+
+
 def measure_calls(options: argparse.Namespace, cases: Sequence[Case], peers: Environment, started: float) -> bool:
     """Measure the cases, and say whether none of them has become worse."""
+    present = floors.digest(CASES.values())
+    before = load_baseline(BASELINE, present) if options.check else None
     namesake = prepare(HERE / "namesake.txt", options.cache, options.python)
     suite = Suite(peers=peers, namesake=namesake, started=started)
     results = suite.run(cases, QUICK if options.quick else FULL)
-    found = check(cases, results, suite) if options.check else []
+    found = check(cases, results, suite, *before) if before else []
     print(report.conditions(results), report.details(cases, results), report.summary(cases, results), sep="\n\n")
     if options.json:
         results.save(options.json)
     if not options.quick and not options.only:
         save(cases, results)
     if options.write_baseline:
-        save_baseline(BASELINE, minor(results.python), baseline_of(cases, results))
+        save_baseline(BASELINE, minor(results.python), present, baseline_of(cases, results))
     if options.check:
         print("\n" + report.check_report(found))
     return not found

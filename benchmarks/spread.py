@@ -8,7 +8,11 @@ from dataclasses import asdict, dataclass
 from itertools import permutations
 from pathlib import Path
 
-from benchmarks.results import TOLERANCE, Baseline
+from benchmarks.catalogue import CASES
+from benchmarks.harness import Outcome
+from benchmarks.model import Role
+from benchmarks.page import table
+from benchmarks.results import TOLERANCE, Baseline, lacking, ratios
 
 STEADY = 1.15
 """The largest ratio of a variant may be so many times its smallest, in runs on a quiet machine."""
@@ -94,3 +98,33 @@ def load_stability(path: Path) -> Stability:
         return {case: {name: Steadiness(**found) for name, found in named.items()} for case, named in content.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SystemExit(f"nothing in {path.name}: {error}; benchmarks/stability.py makes it") from error
+
+
+def our_ratios(results: Path) -> Baseline:
+    """Case to variant of ours to its ratio to the floor, of the results of a run."""
+    cases = json.loads(results.read_text())["cases"]
+    found: Baseline = {}
+    for key, content in cases.items():
+        if key in CASES:
+            ours = CASES[key].names(Role.OURS)
+            outcome = Outcome(**content["here"])
+            found[key] = {name: ratio for name, ratio in ratios(CASES[key], outcome).items() if name in ours}
+    return found
+
+
+def describe(quiet: int, loaded: int, stability: Stability) -> str:
+    """Of so many runs: a table of the verdicts, and what no run has measured."""
+    rows: list[list[str]] = []
+    for key, named in stability.items():
+        for name, found in named.items():
+            variant = name.removeprefix("pyresilience").removeprefix(", ")
+            verdict = "yes" if found.checked else "no"
+            rows.append([CASES[key].title, variant, f"{found.quiet:.2f}", f"{found.loaded:.2f}", verdict])
+    total = sum(found.checked for named in stability.values() for found in named.values())
+    first = (
+        f"{quiet} quick runs and {loaded} more beside a busy neighbour: {total} of {len(rows)} ratios are checked. The "
+        "figures are the largest ratio divided by the smallest."
+    )
+    never = lacking(CASES.values(), stability)
+    last = f"\n\nNot checked, as no run has measured them: {', '.join(never)}." if never else ""
+    return first + "\n\n" + table(["case", "", "quiet", "all runs", "checked"], rows) + last

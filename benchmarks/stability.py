@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -20,13 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # the package `benchmarks`, in place of its folder
 
-from benchmarks.catalogue import CASES  # noqa: E402
-from benchmarks.harness import Outcome  # noqa: E402
-from benchmarks.model import Role  # noqa: E402
-from benchmarks.page import STABILITY, publish, table  # noqa: E402
+from benchmarks.page import STABILITY, publish  # noqa: E402
 from benchmarks.places import HERE, PAGE  # noqa: E402
-from benchmarks.results import Baseline, ratios  # noqa: E402
-from benchmarks.spread import Stability, judge, save_stability  # noqa: E402
+from benchmarks.spread import describe, judge, our_ratios, save_stability  # noqa: E402
 
 RUN_TIMEOUT = 180
 BUSY = "while True: sum(range(10_000))"
@@ -51,33 +46,6 @@ def quick_run(folder: Path, number: int, *, busy: bool) -> Path:
         command = [sys.executable, str(HERE / "run.py"), "--quick", "--json", str(path)]
         subprocess.run(command, check=True, capture_output=True, timeout=RUN_TIMEOUT)
     return path
-
-
-def our_ratios(results: Path) -> Baseline:
-    """Case to variant of ours to its ratio to the floor."""
-    cases = json.loads(results.read_text())["cases"]
-    found: Baseline = {}
-    for key, content in cases.items():
-        if key in CASES:
-            ours = CASES[key].names(Role.OURS)
-            outcome = Outcome(**content["here"])
-            found[key] = {name: ratio for name, ratio in ratios(CASES[key], outcome).items() if name in ours}
-    return found
-
-
-def describe(quiet: int, loaded: int, stability: Stability) -> str:
-    rows: list[list[str]] = []
-    for key, named in stability.items():
-        for name, found in named.items():
-            variant = name.removeprefix("pyresilience").removeprefix(", ")
-            verdict = "yes" if found.checked else "no"
-            rows.append([CASES[key].title, variant, f"{found.quiet:.2f}", f"{found.loaded:.2f}", verdict])
-    total = sum(found.checked for named in stability.values() for found in named.values())
-    first = (
-        f"{quiet} quick runs and {loaded} more beside a busy neighbour: {total} of {len(rows)} ratios are checked. The "
-        "figures are the largest ratio divided by the smallest."
-    )
-    return first + "\n\n" + table(["case", "", "quiet", "all runs", "checked"], rows)
 
 
 def collect(folder: Path, options: argparse.Namespace) -> tuple[Sequence[Path], Sequence[Path]]:

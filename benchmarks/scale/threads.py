@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -13,8 +13,10 @@ from benchmarks.model import answer_sync
 from benchmarks.scale.curve import Curve
 
 COUNTS = (1, 2, 4, 8)
-CALLS = 20_000
-REPEATS = 9
+SECONDS = 0.12
+"""What one thread alone runs for: many times the interval at which the interpreter switches threads (5 ms)."""
+TRIAL = 2_000
+REPEATS = 5
 """Of which the middle one counts: the best one would be that in which the threads happened not to meet."""
 BARE, BREAKER, LIMITER, BULKHEAD = "without a guard", "circuit breaker", "rate limiter", "bulkhead"
 
@@ -25,23 +27,31 @@ def with_bulkhead() -> Any:
     return resilient(bulkhead=BulkheadConfig(max_concurrent=2 * COUNTS[-1]))(answer_sync)
 
 
-def calls_per_second(fn: Callable[[int], Any], threads: int) -> float:
-    """All threads together; they begin at the same moment."""
-    begin = threading.Barrier(threads + 1)
+def calls_per_second(fn: Callable[[int], Any], threads: int, calls: int) -> float:
+    """All threads together, each with so many calls, from the first call of any to the last one of all."""
+    begin = threading.Barrier(threads)
+    spans: list[tuple[float, float]] = []
 
     def work() -> None:
         begin.wait()
-        for _ in range(CALLS):
+        started = time.perf_counter()
+        for _ in range(calls):
             fn(1)
+        spans.append((started, time.perf_counter()))
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
         worker.start()
-    begin.wait()
-    started = time.perf_counter()
     for worker in workers:
         worker.join()
-    return threads * CALLS / (time.perf_counter() - started)
+    if len(spans) < threads:
+        raise RuntimeError("a thread failed")
+    return threads * calls / (max(ended for _, ended in spans) - min(started for started, _ in spans))
+
+
+def calls_for(fn: Callable[[int], Any]) -> int:
+    """How many calls keep one thread busy for about `SECONDS`."""
+    return round(max(calls_per_second(fn, 1, TRIAL) for _ in range(5)) * SECONDS)
 
 
 def measure() -> Curve:
@@ -51,23 +61,43 @@ def measure() -> Curve:
         LIMITER: rate_limiter.guarded(answer_sync),
         BULKHEAD: with_bulkhead(),
     }
-    title = "Throughput of threads that share one guard, one thread = 1"
-    curve = Curve("threads", title, "threads", "x", [BREAKER, LIMITER, BULKHEAD])
+    calls = {name: calls_for(fn) for name, fn in subjects.items()}
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(REPEATS):
         for name, fn in subjects.items():
             for count in COUNTS:
-                rates.setdefault((name, count), []).append(calls_per_second(fn, count))
-    for name, count in rates:
-        curve.add(name, count, median(rates[name, count]) / median(rates[name, 1]))
+                rates.setdefault((name, count), []).append(calls_per_second(fn, count, calls[name]))
+    return drawn(rates)
+
+
+def drawn(rates: Mapping[tuple[str, int], Sequence[float]]) -> Curve:
+    """The curve of some rates; its facts say how far those of one and of two threads were apart."""
+    title = "Throughput of threads that share one guard, one thread = 1"
+    curve = Curve("threads", title, "threads", "x", [BREAKER, LIMITER, BULKHEAD])
+    for (name, count), found in rates.items():
+        alone = median(rates[name, 1])
+        curve.add(name, count, median(found) / alone)
+        if count <= 2:
+            curve.facts[f"{name}, {count}, least"] = min(found) / alone
+            curve.facts[f"{name}, {count}, most"] = max(found) / alone
     return curve
 
 
 def says(curve: Curve) -> str:
-    two = {name: dict(points)[2] for name, points in curve.series.items()}
+    two = "; ".join(f"{name} {compared(curve, name)}" for name in curve.series)
     return (
-        f"Two threads that call a function which does nothing through the same circuit breaker make "
-        f"{two[BREAKER]:.2f} times the calls of one (without a guard {two[BARE]:.2f}): its healthy path takes no lock. "
-        f"Rate limiter ({two[LIMITER]:.2f}) and bulkhead ({two[BULKHEAD]:.2f}) have to take one. Where the interpreter "
-        "has its own lock and threads do nothing but call, each can wait for the other (a convoy)."
+        "Threads call a function which does nothing through one guard that they share, each so often that it would "
+        f"take {SECONDS * 1000:.0f} ms alone. What two make together, as a multiple of one, the middle of {REPEATS} "
+        f"repeats and all of them: {two}. With the interpreter's own lock, 1 is the most to expect. The healthy path "
+        "of the circuit breaker takes no lock of ours; rate limiter and bulkhead take one."
     )
+
+
+def compared(curve: Curve, name: str) -> str:
+    """What two threads make, and whether the repeats with one thread were as far apart."""
+    two = dict(curve.series[name])[2]
+    (low, high), (least, most) = (
+        (curve.facts[f"{name}, {count}, least"], curve.facts[f"{name}, {count}, most"]) for count in (1, 2)
+    )
+    shown = f"{two:.2f} ({least:.2f} to {most:.2f})"
+    return f"{shown}, no worse than one thread, whose repeats go from {low:.2f} to {high:.2f}" if two >= low else shown

@@ -125,6 +125,7 @@ def says(curve: Curve) -> str:
     return (
         f"One permit, handed on: {curve.first(OURS):.1f} µs with one call waiting, {curve.last(OURS):.1f} µs with "
         f"{COUNTS[-1]:,} ({curve.last(SEMAPHORE):.1f} µs for asyncio.Semaphore), the switch of tasks included. Every "
-        f"run checked that permits go out in the order in which they were asked for, and counted at most "
-        f"{curve.facts['wake-ups']:g} wake-ups for each permit: nobody is woken who then finds nothing."
+        "run checked that permits go out in the order in which they were asked for. One more run of ours for each "
+        f"number of waiting calls counted how often their tasks were resumed: at most {curve.facts['wake-ups']:g} "
+        "times for a permit."
     )

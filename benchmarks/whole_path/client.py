@@ -24,7 +24,7 @@ class Client:
     Attributes:
         guard: what goes around its transport.
         bare: the client without that.
-        most: connections that its pool still manages; each request looks at all of them.
+        most: connections with which the guard can still be seen beside the pool, in which each request looks at all.
     """
 
     library: str
@@ -55,11 +55,11 @@ def with_httpx_retries(transport: Any) -> Any:
 
 
 CLIENTS = {
-    "httpx2": Client("httpx2", unguarded, "httpx2", most=512),
-    "httpx2, pyresilience": Client("httpx2", guarded, "httpx2", most=512),
-    "httpx": Client("httpx", unguarded, "httpx", most=64),
-    "httpx, pyresilience": Client("httpx", guarded_httpx, "httpx", most=64),
-    "httpx, httpx-retries": Client("httpx", with_httpx_retries, "httpx", most=64),
+    "httpx2": Client("httpx2", unguarded, "httpx2", most=64),
+    "httpx2, pyresilience": Client("httpx2", guarded, "httpx2", most=64),
+    "httpx": Client("httpx", unguarded, "httpx", most=8),
+    "httpx, pyresilience": Client("httpx", guarded_httpx, "httpx", most=8),
+    "httpx, httpx-retries": Client("httpx", with_httpx_retries, "httpx", most=8),
 }
 
 

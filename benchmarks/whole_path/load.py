@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import cast
 
 from benchmarks.model import library
@@ -77,7 +78,7 @@ class Connection(asyncio.Protocol):
 
 
 async def load(port: int, connections: int, seconds: float) -> dict[str, float]:
-    """What a turn needs to know of the load; `all` counts the requests of the time to warm up as well.
+    """A turn, whose CPU time is left to the server; `all` counts the requests of the time to warm up as well.
 
     Raises:
         WrongResponseError: something was answered with something else than 200.
@@ -97,7 +98,7 @@ async def load(port: int, connections: int, seconds: float) -> dict[str, float]:
         failed.result()
     failed.cancel()
     turn = summarize(latencies[before:], spent, 0.0)
-    return {"rate": turn.rate, "median": turn.median, "p99": turn.p99, "all": len(latencies)}
+    return {**asdict(turn), "all": len(latencies)}
 
 
 def quickest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

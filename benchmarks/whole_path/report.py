@@ -13,16 +13,18 @@ from benchmarks.page import WHOLE_PATH, publish
 from benchmarks.places import HERE, PAGE, PLOTS
 from benchmarks.whole_path.client import CLIENTS
 from benchmarks.whole_path.processes import Server, measured, server
-from benchmarks.whole_path.results import CONNECTIONS, Comparison, draw, processor, rates
+from benchmarks.whole_path.results import Comparison, draw, tables
 from benchmarks.whole_path.service import APPLICATIONS, BARE
 from benchmarks.whole_path.turn import Turn
 
 if TYPE_CHECKING:
     from benchmarks.environment import Environment
 
-TURNS = {1: 3, 64: 3, 512: 2}
-"""Of each variant, by the number of connections."""
-SECONDS = 0.5
+TURNS = 5
+"""Of each variant and number of connections."""
+SECONDS = 0.75
+CLIENT_CONNECTIONS = (1, 8, 64)
+SERVER_CONNECTIONS = (1, 64, 512)
 PACKAGE = "benchmarks.whole_path"
 
 
@@ -31,19 +33,19 @@ class Load:
     """How a variant is measured, and the most connections that it is asked for."""
 
     turn: Callable[[int], Turn]
-    most: int = CONNECTIONS[-1]
+    most: int = SERVER_CONNECTIONS[-1]
 
 
 def run(environment: Environment) -> str:
     """Measure both sides and write what came of it."""
     comparisons = [clients(environment), applications(environment)]
-    parts = [f"CPython {environment.version}, the best of {min(TURNS.values())} or {max(TURNS.values())} turns."]
+    parts = [f"CPython {environment.version}, the middle of {TURNS} turns of {SECONDS:g} s each (least to most)."]
     PLOTS.mkdir(exist_ok=True)
     for comparison in comparisons:
         plot = f"benchmarks-whole-path-{comparison.key}.svg"
         (PLOTS / plot).write_text(draw(comparison))
         parts += [f"### {comparison.title}", f"![{comparison.title}](assets/{plot})"]
-        parts += [rates(comparison), processor(comparison)]
+        parts.append(tables(comparison))
     results = {"python": environment.version, **{found.key: asdict(found) for found in comparisons}}
     (HERE / "whole_path.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     content = "\n\n".join(parts)
@@ -52,7 +54,8 @@ def run(environment: Environment) -> str:
 
 
 def clients(environment: Environment) -> Comparison:
-    comparison = Comparison("clients", "Clients", {name: client.bare for name, client in CLIENTS.items()})
+    bare = {name: client.bare for name, client in CLIENTS.items()}
+    comparison = Comparison("clients", "Clients", CLIENT_CONNECTIONS, bare)
     with server(environment, f"{PACKAGE}.origin") as origin:
         loads = {name: Load(_client(environment, origin, name), client.most) for name, client in CLIENTS.items()}
         _take_turns(comparison, loads)
@@ -69,7 +72,8 @@ def _client(environment: Environment, origin: Server, name: str) -> Callable[[in
 
 def applications(environment: Environment) -> Comparison:
     """All servers are there from the beginning; those whose turn it is not have nothing to do."""
-    comparison = Comparison("applications", "Applications under uvicorn", dict.fromkeys(APPLICATIONS, BARE))
+    bare = dict.fromkeys(APPLICATIONS, BARE)
+    comparison = Comparison("applications", "Applications under uvicorn", SERVER_CONNECTIONS, bare)
     loads: dict[str, Load] = {}
     with contextlib.ExitStack() as stack:
         for name in APPLICATIONS:
@@ -89,15 +93,16 @@ def _application(environment: Environment, service: Server) -> Callable[[int], T
         before = service.processor()
         found = measured(environment, f"{PACKAGE}.load", arguments)
         spent = service.processor() - before
-        return Turn(found["rate"], found["median"], found["p99"], spent / found["all"] * 1e6)
+        every = found.pop("all")
+        return Turn(**{**found, "processor": spent / every * 1e6})
 
     return turn
 
 
 def _take_turns(comparison: Comparison, loads: dict[str, Load]) -> None:
-    for connections in CONNECTIONS:
+    for connections in comparison.connections:
         print(f"  {comparison.title}, {connections} connections", file=sys.stderr, flush=True)
-        for number in range(TURNS[connections]):
+        for number in range(TURNS):
             for name in loads if number % 2 == 0 else reversed(loads):
                 if name in comparison.errors or connections > loads[name].most:
                     continue

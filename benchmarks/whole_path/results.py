@@ -1,4 +1,4 @@
-"""Of each variant and number of connections, the best of its turns, beside the variant without a guard."""
+"""Of each variant and number of connections, what its turns have measured, beside the variant without a guard."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from html import escape
 
 from benchmarks.page import table
 from benchmarks.plots import LEFT, RIGHT, ROW, WIDTH, svg, text
-from benchmarks.whole_path.turn import Turn, best
+from benchmarks.whole_path.turn import Figures, Range, Turn, figures
 
-CONNECTIONS = (1, 64, 512)
 OURS = "pyresilience"
+ENOUGH = 2_000
+"""Requests in all turns of a variant; with fewer, the slowest in a hundred are a handful."""
+WITHIN = "within the spread"
 
 
 @dataclass(slots=True)
@@ -19,6 +21,7 @@ class Comparison:
     """Variants that do the same work.
 
     Attributes:
+        connections: the numbers of them, each a comparison of its own.
         bare: variant to the one that it is compared with.
         turns: variant, then number of connections, to what was measured.
         errors: variant to the reason why nothing was.
@@ -26,6 +29,7 @@ class Comparison:
 
     key: str
     title: str
+    connections: Sequence[int]
     bare: Mapping[str, str]
     turns: dict[str, dict[int, list[Turn]]] = field(default_factory=dict[str, dict[int, list[Turn]]])
     errors: dict[str, str] = field(default_factory=dict[str, str])
@@ -33,80 +37,76 @@ class Comparison:
     def add(self, variant: str, connections: int, turn: Turn) -> None:
         self.turns.setdefault(variant, {}).setdefault(connections, []).append(turn)
 
-    def best(self, variant: str, connections: int) -> Turn | None:
+    def figures(self, variant: str, connections: int) -> Figures | None:
+        """None where there were no turns, or too few requests in them."""
         turns = self.turns.get(variant, {}).get(connections)
-        return best(turns) if turns else None
-
-    def ratio(self, variant: str, connections: int) -> float | None:
-        """Its rate as a share of the rate without a guard."""
-        own, bare = self.best(variant, connections), self.best(self.bare[variant], connections)
-        return own.rate / bare.rate if own and bare else None
+        found = figures(turns) if turns and variant not in self.errors else None
+        return found if found and found.requests >= ENOUGH else None
 
 
-def rates(comparison: Comparison) -> str:
-    header = ["", *(f"{count:,} connections, requests/s" for count in CONNECTIONS)]
-    header += [f"p99 at {count:,}, ms" for count in CONNECTIONS]
+def tables(comparison: Comparison) -> str:
+    """One for each number of connections."""
+    return "\n\n".join(_table(comparison, count) for count in comparison.connections)
+
+
+def _table(comparison: Comparison, connections: int) -> str:
+    plural = "" if connections == 1 else "s"
+    header = [f"{connections:,} connection{plural}", "requests/s", "beside no guard", "p99, ms", "CPU time, µs", "more"]
     rows: list[list[str]] = []
     for variant in comparison.bare:
-        if variant in comparison.errors:
-            rows.append([variant, comparison.errors[variant].replace("|", "\\|"), *[""] * (len(header) - 2)])
-            continue
-        found = [comparison.best(variant, count) for count in CONNECTIONS]
         shown = f"**{variant}**" if OURS in variant else variant
-        rows.append([shown, *(_rate(comparison, variant, count) for count in CONNECTIONS)])
-        rows[-1] += [f"{turn.p99:.2f}" if turn else "" for turn in found]
+        if variant in comparison.errors:
+            rows.append([shown, comparison.errors[variant].replace("|", "\\|"), "", "", "", ""])
+        elif found := comparison.figures(variant, connections):
+            rows.append([shown, *_row(found, _reference(comparison, variant, connections))])
+        elif connections in comparison.turns.get(variant, {}):
+            rows.append([shown, f"fewer than {ENOUGH:,} requests", "", "", "", ""])
     return table(header, rows)
 
 
-def processor(comparison: Comparison) -> str:
-    """CPU time, which the neighbours of the process disturb less than the rate."""
-    header = ["CPU time for a request, µs", *(f"{count:,} connections" for count in CONNECTIONS)]
-    rows: list[list[str]] = []
-    for variant in comparison.bare:
-        if variant not in comparison.errors:
-            shown = f"**{variant}**" if OURS in variant else variant
-            rows.append([shown, *(_spent(comparison, variant, count) for count in CONNECTIONS)])
-    return table(header, rows)
+def _reference(comparison: Comparison, variant: str, connections: int) -> Figures | None:
+    """None for a variant that is what others are compared with."""
+    bare = comparison.bare[variant]
+    return comparison.figures(bare, connections) if bare != variant else None
 
 
-def _spent(comparison: Comparison, variant: str, connections: int) -> str:
-    own, bare = comparison.best(variant, connections), comparison.best(comparison.bare[variant], connections)
-    if own is None or bare is None:
-        return ""
-    more = "" if comparison.bare[variant] == variant else f" ({own.processor - bare.processor:+,.0f})"
-    return f"{own.processor:,.0f}{more}"
+def _row(own: Figures, bare: Figures | None) -> list[str]:
+    share = more = ""
+    if bare:
+        share = f"{own.rate.middle / bare.rate.middle:.2f} x" if own.rate.differs(bare.rate) else WITHIN
+        extra = own.processor.middle - bare.processor.middle
+        more = f"{extra:+,.0f}" if own.processor.differs(bare.processor) else WITHIN
+    return [_shown(own.rate, ",.0f"), share, _shown(own.p99, ".2f"), _shown(own.processor, ",.0f"), more]
 
 
-def _rate(comparison: Comparison, variant: str, connections: int) -> str:
-    turn, ratio = comparison.best(variant, connections), comparison.ratio(variant, connections)
-    if turn is None or ratio is None:
-        return ""
-    return f"{turn.rate:,.0f}" + ("" if comparison.bare[variant] == variant else f" ({ratio:.2f} x)")
+def _shown(found: Range, form: str) -> str:
+    return f"{found.middle:{form}} ({found.least:{form}} to {found.most:{form}})"
 
 
 def draw(comparison: Comparison) -> str:
     """Requests per second as bars, a group for each number of connections."""
-    parts = [text(16, 26, comparison.title, "title"), text(16, 46, "requests per second, more is better", "quiet")]
+    what = "requests per second, the middle of the turns, more is better"
+    parts = [text(16, 26, comparison.title, "title"), text(16, 46, what, "quiet")]
     y = 62.0
-    for count in CONNECTIONS:
+    for count in comparison.connections:
         parts.append(text(LEFT - 14, y + 17, f"{count:,} connections", "title", "end"))
         y += ROW
-        found = {name: turn for name in comparison.bare if (turn := comparison.best(name, count))}
+        found = {name: cell for name in comparison.bare if (cell := comparison.figures(name, count))}
         parts += _bars(found, y)
         y += ROW * len(found) + 8
     return svg(y + 8, comparison.title, parts)
 
 
-def _bars(found: Mapping[str, Turn], top: float) -> Sequence[str]:
-    highest = max((turn.rate for turn in found.values()), default=1.0)
+def _bars(found: Mapping[str, Figures], top: float) -> Sequence[str]:
+    highest = max((cell.rate.middle for cell in found.values()), default=1.0)
     parts: list[str] = []
-    for index, (name, turn) in enumerate(found.items()):
-        y, width = top + ROW * index, turn.rate / highest * (WIDTH - LEFT - RIGHT)
+    for index, (name, cell) in enumerate(found.items()):
+        y, width = top + ROW * index, cell.rate.middle / highest * (WIDTH - LEFT - RIGHT)
         css = "ours" if OURS in name else "other"
         parts.append(text(LEFT - 14, y + 17, name, anchor="end"))
         parts.append(
             f'<rect x="{LEFT}" y="{y + 4}" width="{width:.1f}" height="18" rx="2" class="{css}">'
-            f"<title>{escape(name)}: p99 {turn.p99:.2f} ms</title></rect>"
+            f"<title>{escape(name)}: {_shown(cell.rate, ',.0f')}</title></rect>"
         )
-        parts.append(text(LEFT + width + 8, y + 17, f"{turn.rate:,.0f}"))
+        parts.append(text(LEFT + width + 8, y + 17, f"{cell.rate.middle:,.0f}"))
     return parts

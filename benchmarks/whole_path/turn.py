@@ -1,10 +1,11 @@
-"""What one turn of load has measured, and what counts of several."""
+"""What one turn of load has measured, and how far several are apart."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median as middle_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +17,14 @@ class Turn:
         median: milliseconds for a request.
         p99: milliseconds that one request in a hundred exceeds.
         processor: microseconds of CPU time for a request, of the process that is looked at.
+        requests: those that were answered.
     """
 
     rate: float
     median: float
     p99: float
     processor: float
+    requests: int
 
 
 def summarize(latencies: Sequence[float], seconds: float, processor: float) -> Turn:
@@ -32,7 +35,7 @@ def summarize(latencies: Sequence[float], seconds: float, processor: float) -> T
     """
     ordered = sorted(latencies)
     median, p99 = (quantile(ordered, share) * 1e3 for share in (0.5, 0.99))
-    return Turn(len(ordered) / seconds, median, p99, processor / len(ordered) * 1e6)
+    return Turn(len(ordered) / seconds, median, p99, processor / len(ordered) * 1e6, len(ordered))
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -46,11 +49,37 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def best(turns: Collection[Turn]) -> Turn:
-    """The highest rate, and the least of everything else, each of any turn."""
-    return Turn(
-        rate=max(turn.rate for turn in turns),
-        median=min(turn.median for turn in turns),
-        p99=min(turn.p99 for turn in turns),
-        processor=min(turn.processor for turn in turns),
+@dataclass(frozen=True, slots=True)
+class Range:
+    """One figure of several turns: the middle one, the least and the most."""
+
+    middle: float
+    least: float
+    most: float
+
+    def differs(self, other: Range) -> bool:
+        """Whether the middles are further apart than either has turns."""
+        return abs(self.middle - other.middle) > max(self.most - self.least, other.most - other.least)
+
+
+def over(values: Sequence[float]) -> Range:
+    return Range(middle_of(values), min(values), max(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What several turns of the same load have measured, all figures of the same turns."""
+
+    rate: Range
+    p99: Range
+    processor: Range
+    requests: int
+
+
+def figures(turns: Sequence[Turn]) -> Figures:
+    return Figures(
+        over([turn.rate for turn in turns]),
+        over([turn.p99 for turn in turns]),
+        over([turn.processor for turn in turns]),
+        sum(turn.requests for turn in turns),
     )
