@@ -70,6 +70,11 @@ def _backend(loop: asyncio.AbstractEventLoop | None) -> tuple[type[AsyncBackend]
     return found
 
 
+def _is_late(call: Call[Any], limit: Limit) -> bool:
+    """Whether a total timeout was entered so long after its call that its deadline would not come in order."""
+    return call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE
+
+
 class AnyioRuntime:
     """Suspends the task. Deadlines are anyio scopes."""
 
@@ -106,7 +111,7 @@ class AnyioRuntime:
         loop = _get_running_loop()
         if loop is None or current_task(loop) is None:
             return await self._bounded_alone(None, limit, call, call_next)
-        if limit.total and call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE:
+        if call.deadline != inf and limit.total and _is_late(call, limit):
             return await self._bounded_alone(loop, limit, call, call_next)
         queue = limit.queues.get(loop) or queue_for(limit, loop)
         outer = call.scope

@@ -15,6 +15,9 @@ from typing import Protocol
 
 NANOSECONDS = 1_000_000_000
 
+monotonic = time.monotonic
+"""What `time()` of asyncio's own event loops calls."""
+
 
 class Sources(Protocol):
     """What `install` takes."""
