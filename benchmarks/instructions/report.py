@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def countable(cases: Sequence[Case]) -> list[Case]:
-    return [case for case in cases if isinstance(case.meter, (AsyncCalls, SyncCalls))]
+    return [case for case in cases if type(case.meter) in (AsyncCalls, SyncCalls)]  # not those on trio
 
 
 def run(cases: Sequence[Case], environment: Environment, *, write: bool) -> str:
