@@ -14,8 +14,8 @@ SOURCE = Path(pyresilience.__file__)
 
 
 def loaded_after(program: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded at the end of `program`."""
-    code = f"{program}\nimport sys; print(*sys.modules)"
+    """The modules that `program` loads in a fresh interpreter, which may measure coverage."""
+    code = f"import sys; before = set(sys.modules)\n{program}\nprint(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
