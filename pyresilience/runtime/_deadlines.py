@@ -47,7 +47,7 @@ class DeadlineQueue:
             _scope_class = _make_scope_class()
         self.scope: Any = _scope_class
         self.loop = loop
-        own_clock = getattr(type(loop), "time", None) is not asyncio.BaseEventLoop.time
+        own_clock = getattr(loop.time, "__func__", None) is not asyncio.BaseEventLoop.time  # patched, or another loop's
         self.time = loop.time if own_clock else sources.monotonic  # one call less, twice for each timeout
         self.open: dict[Any, float] = {}
         self.armed = False

@@ -12,6 +12,8 @@ import trio
 
 from pyresilience import EventType, Pipeline, ResilienceTimeoutError, RetryConfig, TimeoutConfig
 from pyresilience.runtime import _anyio
+from pyresilience.runtime import _sources as sources
+from pyresilience.runtime._deadlines import DeadlineQueue
 from pyresilience.testing import EventRecorder, VirtualTime
 
 
@@ -328,7 +330,7 @@ def test_what_is_known_of_a_backend_is_not_learnt_outside_a_task(monkeypatch):
 
     async def main():
         asyncio.get_running_loop().call_soon(step)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
 
     asyncio.run(main())
     assert flaky.calls and set(_anyio._backends) <= {True}
@@ -345,3 +347,15 @@ class Flaky:
         if self.calls == 1:
             raise OSError
         return "ok"
+
+
+def test_a_loop_whose_clock_was_replaced_is_asked_for_the_time():
+    """As tools for virtual time do, on the loop itself or by a class of their own."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        assert DeadlineQueue(loop).time is sources.monotonic
+        loop.time = lambda: 7.0
+        assert DeadlineQueue(loop).time() == 7.0
+
+    asyncio.run(main())
