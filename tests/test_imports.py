@@ -44,10 +44,33 @@ def test_a_sync_program_loads_its_policies_and_no_event_loop(program, policies):
     assert not loaded & {"anyio", "trio", "fractions", "random"}
 
 
-def test_an_async_program_loads_anyio_when_its_function_is_bound():
-    program = "from pyresilience import resilient, RetryConfig\npipeline = resilient(retry=RetryConfig())"
+ASYNC_PROGRAM = """
+import asyncio
+from pyresilience import RetryConfig, TimeoutConfig, resilient
+
+attempts = []
+
+@resilient({policies})
+async def work():
+    attempts.append(1)
+    if len(attempts) == 1:
+        raise ConnectionError
+    return 1
+
+def run():
+    assert asyncio.run(work()) == 1
+    assert len(attempts) == 2
+"""
+
+
+def test_guarding_an_async_function_does_not_load_anyio():
+    program = ASYNC_PROGRAM.format(policies="timeout=TimeoutConfig(5), retry=RetryConfig(delay=0)")
     assert "anyio" not in loaded_after(program)
-    assert "anyio" in loaded_after(f"{program}\n@pipeline\nasync def work(): return 1")
+    assert "anyio" in loaded_after(f"{program}\nrun()")
+
+
+def test_a_retry_on_plain_asyncio_never_loads_anyio():
+    assert "anyio" not in loaded_after(ASYNC_PROGRAM.format(policies="retry=RetryConfig(delay=0)") + "\nrun()")
 
 
 def test_every_public_name_is_where_type_checkers_look_for_it():

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 logger = logging.getLogger("pyresilience")
 
+_RETRY = EventType.RETRY  # until 3.12 a function is called to find a member in its class
 NOTE = "pyresilience: "
 FATAL = (MemoryError, RecursionError)
 _SPECIAL = (ExceptionGroup, *FATAL)
@@ -192,8 +193,8 @@ class Retry:
         left = call.remaining()
         if isinf(left) or pause >= left or call.attempt >= self.config.max_attempts or not self._affordable():
             return None
-        if call.heard(EventType.RETRY):
-            call.emit(EventType.RETRY, error=error, detail=f"retrying in {pause:.2f}s")
+        if call.heard(_RETRY):
+            call.emit(_RETRY, error=error, detail=f"retrying in {pause:.2f}s")
         return pause
 
     def _after_result(self, call: Call[Any], result: object) -> float | None:
@@ -216,8 +217,8 @@ class Retry:
         if not self._affordable():
             self._give_up(call, error, "retry budget exhausted")
             return None
-        if call.heard(EventType.RETRY):
-            call.emit(EventType.RETRY, error=error, detail=f"retrying in {pause:.2f}s")
+        if call.heard(_RETRY):
+            call.emit(_RETRY, error=error, detail=f"retrying in {pause:.2f}s")
         return pause
 
     def _pause(self, attempt: int, outcome: object) -> float:

@@ -1,13 +1,16 @@
-"""The async side: anyio on asyncio and trio."""
+"""The async side: anyio on asyncio and trio.
+
+anyio is imported where a call first needs it: a program that guards functions at import time does not wait for it, and
+one of plain asyncio that only retries never loads it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import _get_running_loop, current_task  # without an exception where no loop runs
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import anyio
 
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._deadlines import queue_for
@@ -16,6 +19,7 @@ from pyresilience.runtime._threads import Job, JobState, PoolExhausted, shared_p
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import anyio
     from anyio.abc import AsyncBackend
 
     from pyresilience.pipeline._call import Call
@@ -33,6 +37,8 @@ class AnyioWaiter:
     __slots__ = ("event", "home")
 
     def __init__(self) -> None:
+        import anyio
+
         self.event = anyio.Event()
         self.home: Any = anyio.lowlevel.current_token().native_token
 
@@ -47,6 +53,8 @@ class AnyioWaiter:
 
     def rearm(self) -> None:
         """Make a waiter that was woken ready to wait again; only its own task may do so."""
+        import anyio
+
         self.event = anyio.Event()
 
 
@@ -63,6 +71,8 @@ _backends: dict[bool, tuple[type[AsyncBackend], type[anyio.CancelScope]]] = {}
 def _backend(loop: asyncio.AbstractEventLoop | None) -> tuple[type[AsyncBackend], type[anyio.CancelScope]]:
     found = _backends.get(loop is not None)
     if found is None:
+        import anyio
+
         token = anyio.lowlevel.current_token()
         found = token.backend_class, type(anyio.CancelScope())
         if isinstance(token.native_token, asyncio.AbstractEventLoop) is (loop is not None):  # or else outside any task
@@ -87,6 +97,8 @@ class AnyioRuntime:
         if seconds == inf:
             await event.wait()
         else:
+            import anyio
+
             with anyio.move_on_after(seconds):
                 await event.wait()
         if event.is_set():
@@ -95,13 +107,19 @@ class AnyioRuntime:
         return False
 
     def sleep(self, seconds: float, deadline: float) -> Awaitable[None]:
-        # What anyio does there, without three coroutines in between.
-        return anyio.sleep(seconds) if _asyncio_loop() is None else asyncio.sleep(seconds)
+        if _asyncio_loop() is not None:
+            return asyncio.sleep(seconds)  # what anyio does there, without three coroutines in between
+        import anyio
+
+        return anyio.sleep(seconds)
 
     def remaining(self, deadline: float) -> float:
-        backend, _ = _backend(_asyncio_loop())
-        around = backend.current_effective_deadline()
         left = inf if deadline == inf else sources.seconds_until(deadline)
+        loop = _asyncio_loop()
+        if loop is not None and "anyio" not in sys.modules:
+            return left  # then nobody has opened a scope of it
+        backend, _ = _backend(loop)
+        around = backend.current_effective_deadline()
         return left if around == inf else min(left, around - backend.current_time())
 
     def stalls_event_loop(self) -> bool:
@@ -113,12 +131,16 @@ class AnyioRuntime:
             return await self._bounded_alone(None, limit, call, call_next)
         if call.deadline != inf and limit.total and _is_late(call, limit):
             return await self._bounded_alone(loop, limit, call, call_next)
-        queue = limit.queues.get(loop) or queue_for(limit, loop)
+        try:
+            queue = limit.queues[loop]
+        except KeyError:
+            queue = queue_for(limit, loop)
+        time = queue.time
         outer = call.scope
         with queue.scope() as scope:
             scope.outer = outer
             call.scope = scope
-            queue.open[scope] = scope.expires = expires = queue.time() + limit.seconds
+            queue.open[scope] = scope.expires = expires = time() + limit.seconds
             if not queue.armed:
                 queue.arm(expires)
             try:
@@ -126,7 +148,7 @@ class AnyioRuntime:
             finally:
                 queue.open.pop(scope, None)
                 call.scope = outer
-            if queue.time() < expires:
+            if time() < expires:
                 return result
         raise limit.expired(call)
 
@@ -182,6 +204,8 @@ async def invoke_in_thread(call: Call[Any]) -> Any:
 
     Cancellation and expiry abandon the thread; it keeps the permits of the call until the function ends.
     """
+    import anyio
+
     pool = call.binding.pipeline.pool or shared_pool
     waiter = AnyioWaiter()
     left = call.runtime.remaining(call.deadline)

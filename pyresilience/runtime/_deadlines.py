@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from pyresilience.runtime import _sources as sources
 
 if TYPE_CHECKING:
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
 
 
 def _make_scope_class() -> Any:
+    import anyio
+
     base: Any = type(anyio.CancelScope())
 
     class DeadlineScope(base):  # type: ignore[misc]  # the backend's class is only known inside a running loop
