@@ -76,7 +76,7 @@ def deliver(
     """Build one event and hand it to each listener. One that raises an `Exception` is logged and passed over."""
     context = resilience_context.get()
     if context is not None:
-        context = _copied(context)
+        context = context.copy() if type(context) is dict else _copied(context)
     event = ResilienceEvent(kind, function_name, attempt, error, detail, context, duration)
     for listener in listeners:
         try:

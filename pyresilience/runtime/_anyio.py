@@ -80,6 +80,11 @@ def _backend(loop: asyncio.AbstractEventLoop | None) -> tuple[type[AsyncBackend]
     return found
 
 
+def backend_here() -> tuple[type[AsyncBackend], type[anyio.CancelScope]]:
+    """The backend of anyio in this task, and the class of its scopes."""
+    return _backend(_asyncio_loop())
+
+
 def _is_late(call: Call[Any], limit: Limit) -> bool:
     """Whether a total timeout was entered so long after its call that its deadline would not come in order."""
     return call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE

@@ -34,8 +34,9 @@ from pyresilience import (
 )
 from pyresilience.testing import EventRecorder, VirtualTime
 from pyresilience_middleware import ResilienceMiddleware
-from pyresilience_middleware.inbound.admission import Admissions, AdmittedReply, can_suspend
+from pyresilience_middleware.inbound.admission import Admissions
 from pyresilience_middleware.inbound.reply import WatchedReply
+from pyresilience_middleware.inbound.suspension import can_suspend
 from tests.inbound.conversation import get, hello, http_scope, respond
 from tests.inbound.test_transparency import INBOUND, STEPS, converse, passing
 
@@ -505,9 +506,3 @@ async def test_a_reply_is_complete_once():
     await respond(reply.send, 201)
     await respond(reply.send, 202)
     assert reply.complete and completed == [201]
-
-
-def test_a_reply_that_was_never_held_settles_nothing():
-    reply = AdmittedReply(anyio.sleep, None)
-    reply.settle(None)
-    reply.on_complete()

@@ -16,6 +16,7 @@ from pyresilience import (
     CircuitBreakerConfig,
     CircuitOpenError,
     Pipeline,
+    RateLimiterConfig,
     ResilienceTimeoutError,
     TimeoutConfig,
     resilience_context,
@@ -222,12 +223,18 @@ async def test_requests_leave_nothing_for_the_garbage_collector():
             await respond(send, 500 if scope["path"] == "/500" else 200)
 
     replies = []
-    pipeline = Pipeline(CircuitBreakerConfig(), TimeoutConfig(seconds=2), BulkheadConfig(1, max_wait=9))
+    pipeline = Pipeline(RateLimiterConfig(3), CircuitBreakerConfig(), TimeoutConfig(seconds=2), BulkheadConfig(1, 9))
     middleware = ResilienceMiddleware(app, pipeline=pipeline)
+    gc.collect()
     gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
     try:
-        for path in ("/", "/500", "/nothing"):
+        for path in ("/", "/500", "/nothing", "/refused"):
             await get(middleware, path)
         assert [reply() for reply in replies] == [None] * 3
+        gc.collect()
+        assert not {type(garbage).__name__ for garbage in gc.garbage} & {"AsyncCall", "Deadline", "AdmittedReply"}
     finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
         gc.enable()

@@ -5,53 +5,20 @@ from __future__ import annotations
 import asyncio
 from contextvars import copy_context
 from math import inf
-from types import coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pyresilience import (
-    AsyncRateLimiter,
-    Bulkhead,
-    CallRejectedError,
-    CircuitBreaker,
-    Pipeline,
-    RateLimiter,
-    ResilienceTimeoutError,
-    Timeout,
-)
-from pyresilience.policies.timeout import TotalTimeout
+from pyresilience import CallRejectedError, Pipeline, ResilienceTimeoutError
 from pyresilience_middleware.inbound.exchange import ServerErrorResponse
-from pyresilience_middleware.inbound.reply import WatchedReply
+from pyresilience_middleware.inbound.reply import Reply, WatchedReply
 from pyresilience_middleware.inbound.responses import problem_for
+from pyresilience_middleware.inbound.suspension import ADMITTED, Deadline, is_limit, suspendable, until_admitted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
     from contextvars import Context
 
-    from pyresilience import Call, CallNext, Layer
     from pyresilience_middleware.inbound.types import ASGIApp, Receive, Scope, Send
-
-R = TypeVar("R")
-
-ADMITTED = object()
-"""What a pipeline yields once every layer has let the request through. No event loop ever sees it."""
-
-_KNOWN = (RateLimiter, AsyncRateLimiter, Bulkhead, CircuitBreaker, Timeout, TotalTimeout)
-
-
-def can_suspend(pipeline: Pipeline) -> bool:
-    """Whether every layer may be suspended while the app runs: it opens no scope, and never waits on its way out.
-
-    All are told of the same end; a circuit breaker inside a timeout would have to see cancellation where the others
-    see the timeout.
-    """
-    limited = False
-    for layer in pipeline.layers:
-        if type(layer) not in _KNOWN or (limited and isinstance(layer, CircuitBreaker)):
-            return False
-        limited = limited or _is_limit(layer)
-    return True
 
 
 class Admissions:
@@ -70,8 +37,8 @@ class Admissions:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._limited = any(_is_limit(layer) for layer in pipeline.layers)
-        self._admit = _with_limits(pipeline) if self._limited else pipeline(request)
+        self._limited = any(is_limit(layer) for layer in pipeline.layers)
+        self._admit = suspendable(pipeline)
 
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, request_id: bytes | None) -> None:
         """Let the pipeline admit the request, and serve it.
@@ -80,23 +47,27 @@ class Admissions:
             ResilienceTimeoutError: a deadline of the pipeline has passed in the middle of a response.
             BaseException: whatever the app raised.
         """
-        reply = AdmittedReply(send, request_id)
-        suspended = self._admit(reply)
+        deadline = Deadline() if self._limited else None
+        suspended = self._admit(deadline)
         try:
             waits_for = suspended.send(None)
             if waits_for is not ADMITTED:
                 await until_admitted(suspended, waits_for)
         except (CallRejectedError, ResilienceTimeoutError) as error:
-            await problem_for(error, self._pipeline)(scope, receive, reply.send)
+            if deadline is not None:
+                deadline.call = None
+            await problem_for(error, self._pipeline)(scope, receive, Reply(send, request_id).send)
             return
+        reply = AdmittedReply(send, request_id)
         reply.suspended = suspended
         reply.context = copy_context()
+        reply.deadline = deadline
         try:
-            if self._limited:
-                with reply.cancelling():
-                    await app(scope, receive, reply.send)
-            else:
+            if deadline is None:
                 await app(scope, receive, reply.send)
+            else:
+                with deadline.cancelling():
+                    await app(scope, receive, reply.send)
         except BaseException as error:
             reply.settle(error)
             if reply.started or not isinstance(error, (CallRejectedError, ResilienceTimeoutError)):
@@ -133,51 +104,43 @@ class AdmittedReply(WatchedReply):
     """The reply to one request, and the pipeline that waits for its end.
 
     Attributes:
-        suspended: the coroutine of the pipeline.
+        suspended: the coroutine of the pipeline; None once it has ended.
         context: the variables that it was admitted with, and that its listeners are to see at its end.
-        call, limit, expires: the earliest deadline of the pipeline, if there is one: of which call and which layer, and
-            when, in seconds of the event loop's clock.
-        scope: what cancels the app at that time.
+        deadline: what the app has to keep to, as long as the response is not complete.
     """
 
-    suspended: Any = None
-    context: Context
-    call: Call[Any] | None = None
-    limit: Timeout | TotalTimeout | None = None
-    expires: float = inf
-    scope: anyio.CancelScope | None = None
+    __slots__ = ("context", "deadline", "suspended")
 
-    def cancelling(self) -> anyio.CancelScope:
-        """A scope for the app that ends at the earliest deadline, as long as the response is not complete."""
-        self.scope = anyio.CancelScope(deadline=self.expires)
-        return self.scope
+    suspended: Any
+    context: Context
+    deadline: Deadline | None
 
     def on_complete(self) -> None:
-        if self.limit is None and self.status < 500:
+        deadline = self.deadline
+        if deadline is None and self.status < 500:
             self.settle(None)
         elif self.suspended is not None:
             self.settle(self.failure())  # never in a variable here: its traceback leads to this frame
-            if self.scope is not None and not self.scope.cancel_called:
-                self.scope.deadline = inf
+            if deadline is not None and not deadline.scope.cancel_called:
+                deadline.scope.deadline = inf
 
     def failure(self) -> Exception | None:
         """Why the request has failed although the app has raised nothing. Announces a timeout."""
-        limit, call = self.limit, self.call
-        if limit is None or call is None:
-            return ServerErrorResponse(self.status) if self.status >= 500 else None
-        if self.scope is None or not self.scope.cancel_called:
-            if self.status >= 500:
-                return ServerErrorResponse(self.status)
-            if anyio.current_time() < self.expires:
-                return None
-        return limit.expired(call)
+        deadline = self.deadline
+        if deadline is not None and deadline.call is not None:
+            late = self.status < 500 and deadline.backend.current_time() >= deadline.expires
+            if late or deadline.scope.cancel_called:
+                return deadline.limit.expired(deadline.call)
+        return ServerErrorResponse(self.status) if self.status >= 500 else None
 
     def settle(self, error: BaseException | None) -> None:
         """Resume the pipeline for its end, in `error` if given, which is not raised. Later calls change nothing."""
         suspended = self.suspended
         if suspended is None:
             return
-        self.suspended = self.call = None
+        self.suspended = None
+        if self.deadline is not None:
+            self.deadline.call = None
         try:
             if error is None:
                 self.context.run(suspended.send, None)
@@ -204,99 +167,3 @@ def _cancelled() -> bool:
     except RuntimeError:  # trio
         return False
     return task is not None and task.cancelling() > 0
-
-
-async def request(reply: AdmittedReply) -> None:
-    """What the pipeline guards."""
-    await _admitted()
-
-
-@coroutine
-def _admitted() -> Generator[object, None, None]:
-    yield ADMITTED
-
-
-@coroutine
-def until_admitted(suspended: Any, waits_for: Any) -> Generator[Any, Any, None]:
-    """Await a coroutine, which waits for something at the moment, as far as `ADMITTED`, and leave it there."""
-    while waits_for is not ADMITTED:
-        try:
-            value = yield waits_for
-        except BaseException as error:
-            waits_for = suspended.throw(error)
-        else:
-            waits_for = suspended.send(value)
-
-
-@coroutine
-def _on_from_admitted(suspended: Any) -> Generator[object, None, Any]:
-    """Await the rest of a coroutine that was left at `ADMITTED`."""
-    try:
-        yield ADMITTED
-    except BaseException as error:
-        return suspended.throw(error)
-    try:
-        suspended.send(None)
-    except StopIteration as stop:
-        return stop.value
-
-
-class _Limit:
-    """In place of a timeout: notes when the app will have to be over. The timeout itself bounds what waits inside."""
-
-    __slots__ = ("_limit", "_waits")
-
-    def __init__(self, limit: Timeout | TotalTimeout, *, waits: bool) -> None:
-        self._limit = limit
-        self._waits = waits
-
-    def __call__(self, call: Call[R], call_next: CallNext[R]) -> Awaitable[R]:
-        limit, reply = self._limit, call.args[0]
-        expires = anyio.current_time() + limit.seconds
-        if expires < reply.expires:
-            reply.expires = expires
-            reply.limit = limit
-            reply.call = call
-        return self._bounded(call, call_next) if self._waits else call_next(call)
-
-    async def _bounded(self, call: Call[R], call_next: CallNext[R]) -> R:
-        inner: Any = call_next(call)
-
-        async def admission(_: Call[Any]) -> Any:
-            await until_admitted(inner, inner.send(None))
-
-        try:
-            await self._limit(call, admission)
-        except BaseException:
-            call.ran = 0  # what was admitted too late has not begun
-            inner.close()
-            raise
-        return await _on_from_admitted(inner)  # type: ignore[no-any-return]
-
-
-def _with_limits(pipeline: Pipeline) -> Callable[[AdmittedReply], Any]:
-    """`pipeline(request)`, but with a `_Limit` in place of each timeout."""
-    from pyresilience.pipeline._async_root import async_root
-    from pyresilience.pipeline._call import Binding
-    from pyresilience.pipeline._compose import fold
-    from pyresilience.runtime._anyio import invoke_async
-
-    steps: list[Layer] = []
-    waits = False
-    for layer in reversed(pipeline.layers):
-        if isinstance(layer, (Timeout, TotalTimeout)):
-            if _is_limit(layer):
-                steps.append(_Limit(layer, waits=waits))
-        else:
-            steps.append(layer)
-            waits = waits or _may_wait(layer)
-    entry = fold(tuple(reversed(steps)), invoke_async)
-    return async_root(Binding(pipeline, request, pipeline.name or "request", entry))
-
-
-def _is_limit(layer: Layer) -> bool:
-    return isinstance(layer, (Timeout, TotalTimeout)) and layer.seconds != inf
-
-
-def _may_wait(layer: Layer) -> bool:
-    return isinstance(layer, (RateLimiter, AsyncRateLimiter, Bulkhead)) and layer.config.max_wait > 0

@@ -14,13 +14,14 @@ from pyresilience import (
     Retry,
     resilience_context,
 )
-from pyresilience_middleware.inbound.admission import Admissions, can_suspend
+from pyresilience_middleware.inbound.admission import Admissions
 from pyresilience_middleware.inbound.context import request_context, valid_id
 from pyresilience_middleware.inbound.endpoints import Endpoints
 from pyresilience_middleware.inbound.exchange import Exchanges, ServerErrorResponse
 from pyresilience_middleware.inbound.health import Health, Readiness
 from pyresilience_middleware.inbound.reply import Reply
 from pyresilience_middleware.inbound.responses import problem_for
+from pyresilience_middleware.inbound.suspension import can_suspend
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -149,7 +150,7 @@ class ResilienceMiddleware:
         make_context = self._make_context
         if make_context is None:
             context = request_context(scope, trust_trace=self._trust_trace)
-            request_id = context["request_id"].encode("ascii")
+            request_id = context["request_id"].encode()
         else:
             context = self._own_context(make_context, scope)
             request_id = valid_id(context.get("request_id"))

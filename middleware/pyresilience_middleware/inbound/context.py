@@ -48,7 +48,8 @@ def request_context(scope: Scope, *, trust_trace: bool = True) -> dict[str, Any]
         trust_trace: False ignores trace ids that the client sent.
     """
     sent: list[tuple[bytes, bytes]] = []
-    for name, value in headers_of(scope):
+    headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
+    for name, value in headers if isinstance(headers, list) else headers_of(scope):
         header = name.lower()
         if header in _ID_HEADERS:
             sent.append((header, value))
@@ -81,7 +82,7 @@ def headers_of(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
 
 def printable(text: str) -> str:
     """`text` with at most 256 characters, and escapes in place of those that break logs or cannot be encoded."""
-    if len(text) <= MAX_LENGTH and text.isascii() and text.isprintable():
+    if len(text) <= MAX_LENGTH and text.isprintable():
         return text
     return _UNSAFE.sub(lambda unsafe: ascii(unsafe[0])[1:-1], text[:MAX_LENGTH])
 

@@ -51,7 +51,11 @@ class Exchanges:
 class ExchangedReply(WatchedReply):
     """The reply to one request, which tells its exchange when it is complete."""
 
-    exchange: Exchange | None = None
+    __slots__ = ("exchange",)
+
+    def __init__(self, send: Send, request_id: bytes | None) -> None:
+        super().__init__(send, request_id)
+        self.exchange: Exchange | None = None
 
     def on_complete(self) -> None:
         if self.exchange is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from pyresilience_middleware.inbound.types import Message, Send
 
 REQUEST_ID = b"x-request-id"
@@ -26,23 +28,27 @@ class Reply:
     Messages stay as they are, but for `x-request-id`, which the first start of an http response gets unless the app
     has set it. For a websocket the reply is the answer to the handshake.
 
-    One is made for each request, so the defaults stand on the class.
+    One is made for each request. A default on the class would cost more at each reading than storing it once.
 
     Attributes:
         started: a response has been begun; nobody else may begin one.
+        status: the status code; 0 before there is one. This and what follows only a `WatchedReply` knows.
+        complete: the last message of the response has been sent.
     """
 
-    started = False
+    __slots__ = ("__weakref__", "_request_id", "_send", "_trailers", "complete", "started", "status")
 
     def __init__(self, send: Send, request_id: bytes | None) -> None:
         self._send = send
         self._request_id = request_id
+        self._trailers = False
+        self.started = False
+        self.status = 0
+        self.complete = False
 
-    async def send(self, message: Message) -> None:
-        """The `send` that the app is given."""
-        if not self.started:
-            message = self._start(message)
-        await self._send(message)
+    def send(self, message: Message) -> Awaitable[None]:
+        """The `send` that the app is given. What it returns is the server's own, and no coroutine around that."""
+        return self._send(message if self.started else self._start(message))
 
     def _start(self, message: Message) -> Message:
         """Note the start of a response, if `message` is one; the message to send in its place."""
@@ -57,34 +63,32 @@ class Reply:
 
 
 class WatchedReply(Reply):
-    """A reply that also knows its end.
+    """A reply that also knows its end."""
 
-    Attributes:
-        status: the status code; 0 before there is one.
-        complete: the last message of the response has been sent.
-    """
-
-    status = 0
-    complete = False
-    _trailers = False
+    __slots__ = ()
 
     def on_complete(self) -> None:
         """Called once, after the last message has been sent."""
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """The `send` that the app is given."""
-        if self.started:
-            last = self._is_last(message)
-        else:
-            message = self._start(message)
-            kind = message.get("type")
-            last = kind in _HANDSHAKE_END
-            if kind in _RESPONSE_START:
-                status = message.get("status")
-                self.status = status if isinstance(status, int) else 0
-                self._trailers = bool(message.get("trailers"))
+        if not self.started:
+            return self._begin(message)
+        return self._send_last(message) if self._is_last(message) else self._send(message)
+
+    def _begin(self, message: Message) -> Awaitable[None]:
+        message = self._start(message)
+        kind = message.get("type")
+        if kind in _RESPONSE_START:
+            status = message.get("status")
+            self.status = status if isinstance(status, int) else 0
+            if message.get("trailers"):
+                self._trailers = True
+        return self._send_last(message) if kind in _HANDSHAKE_END else self._send(message)
+
+    async def _send_last(self, message: Message) -> None:
         await self._send(message)
-        if last and not self.complete:
+        if not self.complete:
             self.complete = True
             self.on_complete()
 

@@ -1,0 +1,154 @@
+"""A pipeline that can be suspended where it has admitted a request, and resumed for its end."""
+
+from __future__ import annotations
+
+from math import inf
+from types import coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyresilience import AsyncRateLimiter, Bulkhead, CircuitBreaker, Pipeline, RateLimiter, Timeout
+from pyresilience.pipeline._async_root import async_root
+from pyresilience.pipeline._call import Binding
+from pyresilience.pipeline._compose import fold
+from pyresilience.policies.timeout import TotalTimeout
+from pyresilience.runtime._anyio import backend_here, invoke_async
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+    import anyio
+
+    from pyresilience import Call, CallNext, Layer
+
+R = TypeVar("R")
+
+ADMITTED = object()
+"""What a pipeline yields once every layer has let the request through. No event loop ever sees it."""
+
+_KNOWN = (RateLimiter, AsyncRateLimiter, Bulkhead, CircuitBreaker, Timeout, TotalTimeout)
+
+
+def can_suspend(pipeline: Pipeline) -> bool:
+    """Whether every layer may be suspended while the app runs: it opens no scope, and never waits on its way out.
+
+    All are told of the same end; a circuit breaker inside a timeout would have to see cancellation where the others
+    see the timeout.
+    """
+    limited = False
+    for layer in pipeline.layers:
+        if type(layer) not in _KNOWN or (limited and isinstance(layer, CircuitBreaker)):
+            return False
+        limited = limited or is_limit(layer)
+    return True
+
+
+class Deadline:
+    """The earliest deadline of a request.
+
+    Attributes:
+        call, limit: of which call and which layer it is; the call, which leads back here, is let go at its end.
+        expires: when it is, in seconds of the event loop's clock.
+        scope: what cancels the app at that time.
+    """
+
+    __slots__ = ("backend", "call", "expires", "limit", "scope")
+
+    limit: Timeout | TotalTimeout
+
+    def __init__(self) -> None:
+        self.backend, scope_class = backend_here()
+        self.scope = scope_class()
+        self.call: Call[Any] | None = None
+        self.expires = inf
+
+    def cancelling(self) -> anyio.CancelScope:
+        """The scope for the app."""
+        self.scope.deadline = self.expires
+        return self.scope
+
+
+@coroutine
+def request(deadline: Deadline | None) -> Generator[object, None, None]:
+    """What the pipeline guards."""
+    yield ADMITTED
+
+
+@coroutine
+def until_admitted(suspended: Any, waits_for: Any) -> Generator[Any, Any, None]:
+    """Await a coroutine, which waits for something at the moment, as far as `ADMITTED`, and leave it there."""
+    while waits_for is not ADMITTED:
+        try:
+            value = yield waits_for
+        except BaseException as error:
+            waits_for = suspended.throw(error)
+        else:
+            waits_for = suspended.send(value)
+
+
+@coroutine
+def _on_from_admitted(suspended: Any) -> Generator[object, None, Any]:
+    """Await the rest of a coroutine that was left at `ADMITTED`."""
+    try:
+        yield ADMITTED
+    except BaseException as error:
+        return suspended.throw(error)
+    try:
+        suspended.send(None)
+    except StopIteration as stop:
+        return stop.value
+
+
+class _Limit:
+    """In place of a timeout: notes when the app will have to be over. The timeout itself bounds what waits inside."""
+
+    __slots__ = ("_limit", "_waits")
+
+    def __init__(self, limit: Timeout | TotalTimeout, *, waits: bool) -> None:
+        self._limit = limit
+        self._waits = waits
+
+    def __call__(self, call: Call[R], call_next: CallNext[R]) -> Awaitable[R]:
+        limit, deadline = self._limit, call.args[0]
+        expires = deadline.backend.current_time() + limit.seconds
+        if expires < deadline.expires:
+            deadline.expires = expires
+            deadline.limit = limit
+            deadline.call = call
+        return self._bounded(call, call_next) if self._waits else call_next(call)
+
+    async def _bounded(self, call: Call[R], call_next: CallNext[R]) -> R:
+        inner: Any = call_next(call)
+
+        async def admission(_: Call[Any]) -> Any:
+            await until_admitted(inner, inner.send(None))
+
+        try:
+            await self._limit(call, admission)
+        except BaseException:
+            call.ran = 0  # what was admitted too late has not begun
+            inner.close()
+            raise
+        return await _on_from_admitted(inner)  # type: ignore[no-any-return]
+
+
+def suspendable(pipeline: Pipeline) -> Callable[[Deadline | None], Any]:
+    """`request` guarded by the pipeline, but with a `_Limit` in place of each timeout."""
+    steps: list[Layer] = []
+    waits = False
+    for layer in reversed(pipeline.layers):
+        if isinstance(layer, (Timeout, TotalTimeout)):
+            if is_limit(layer):
+                steps.append(_Limit(layer, waits=waits))
+        else:
+            steps.append(layer)
+            waits = waits or _may_wait(layer)
+    entry = fold(tuple(reversed(steps)), invoke_async)
+    return async_root(Binding(pipeline, request, pipeline.name or "request", entry))
+
+
+def is_limit(layer: Layer) -> bool:
+    return isinstance(layer, (Timeout, TotalTimeout)) and layer.seconds != inf
+
+
+def _may_wait(layer: Layer) -> bool:
+    return isinstance(layer, (RateLimiter, AsyncRateLimiter, Bulkhead)) and layer.config.max_wait > 0
