@@ -223,7 +223,7 @@ async def test_requests_leave_nothing_for_the_garbage_collector():
             await respond(send, 500 if scope["path"] == "/500" else 200)
 
     replies = []
-    pipeline = Pipeline(RateLimiterConfig(3), CircuitBreakerConfig(), TimeoutConfig(seconds=2), BulkheadConfig(1, 9))
+    pipeline = Pipeline(CircuitBreakerConfig(), TimeoutConfig(seconds=2), BulkheadConfig(1, 9), RateLimiterConfig(3))
     middleware = ResilienceMiddleware(app, pipeline=pipeline)
     gc.collect()
     gc.disable()
