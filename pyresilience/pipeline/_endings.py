@@ -15,6 +15,7 @@ from pyresilience.runtime._protocol import DeadlineExpired
 if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call
     from pyresilience.pipeline._pipeline import Pipeline
+    from pyresilience.runtime._hold import Hold
 
 SUCCESS = EventType.SUCCESS  # looking it up in its class costs more than telling one listener
 
@@ -28,20 +29,15 @@ def start(call: Call[Any], pipeline: Pipeline) -> None:
         call.deadline = call.started + pipeline.total
 
 
-def succeeded(call: Call[Any], entered: list[None]) -> None:
-    """The pipeline has answered; with a hold, the end comes when the work ends."""
-    if call.held is not None:
-        call.held.then(lambda error: _released(call, entered, error))
-    elif call.ending is None:
-        _emit_success(call)
-    else:
-        _emit_answer(call)
+def answered_later(call: Call[Any], held: Hold, entered: list[None]) -> None:
+    """The pipeline has answered, but the work of the call goes on: the end comes when that ends."""
+    held.then(lambda error: _released(call, entered, error))
 
 
 def _released(call: Call[Any], entered: list[None], error: BaseException | None) -> None:
     try:
         if error is None:
-            _emit_answer(call)
+            succeeded(call)
         else:
             _emit_failure(call, error)
     finally:
@@ -49,24 +45,23 @@ def _released(call: Call[Any], entered: list[None], error: BaseException | None)
         inventory.call_ended()
 
 
-def _emit_success(call: Call[Any]) -> None:
-    listeners = call.binding.pipeline.dispatch.get(SUCCESS)
+def succeeded(call: Call[Any]) -> None:
+    """The end of a call that returns a value, whatever some layer had in mind for it."""
+    ending = call.ending
+    if ending is not None:
+        call.ending = None
+        kind, error, detail = ending
+        if kind in ANSWERS:  # a refusal that some layer has answered is history
+            call.emit(kind, error=error, detail=detail, attempt=0 if kind is EventType.CACHE_HIT else None)
+            return
+    binding = call.binding
+    listeners = binding.pipeline.dispatch.get(SUCCESS)
     if listeners:
         try:
             duration = (sources.now() - call.started) / sources.NANOSECONDS
         except AttributeError:  # nobody listened when it began
             duration = None
-        deliver(listeners, SUCCESS, call.binding.name, call.attempt, None, "", duration)
-
-
-def _emit_answer(call: Call[Any]) -> None:
-    """The end of a call that returns a value, whatever some layer had in mind for it."""
-    ending, call.ending = call.ending, None
-    if ending is None or ending[0] not in ANSWERS:  # a refusal that some layer has answered is history
-        _emit_success(call)
-    else:
-        kind, error, detail = ending
-        call.emit(kind, error=error, detail=detail, attempt=0 if kind is EventType.CACHE_HIT else None)
+        deliver(listeners, SUCCESS, binding.name, call.attempt, None, "", duration)
 
 
 def _emit_failure(call: Call[Any], error: BaseException) -> None:

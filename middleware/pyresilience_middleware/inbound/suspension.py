@@ -11,7 +11,7 @@ from pyresilience.pipeline._async_root import async_root
 from pyresilience.pipeline._call import Binding
 from pyresilience.pipeline._compose import fold
 from pyresilience.policies.timeout import TotalTimeout
-from pyresilience.runtime._anyio import backend_here, invoke_async
+from pyresilience.runtime._anyio import backend_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -68,8 +68,10 @@ class Deadline:
 
 
 @coroutine
-def request(deadline: Deadline | None) -> Generator[object, None, None]:
-    """What the pipeline guards."""
+def request(call: Call[Any]) -> Generator[object, None, None]:
+    """What the pipeline guards, and its innermost step."""
+    call.ran = call.attempt
+    call.ending = None
     yield ADMITTED
 
 
@@ -142,7 +144,7 @@ def suspendable(pipeline: Pipeline) -> Callable[[Deadline | None], Any]:
         else:
             steps.append(layer)
             waits = waits or _may_wait(layer)
-    entry = fold(tuple(reversed(steps)), invoke_async)
+    entry = fold(tuple(reversed(steps)), request)
     return async_root(Binding(pipeline, request, pipeline.name or "request", entry))
 
 
