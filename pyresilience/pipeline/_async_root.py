@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call
-from pyresilience.pipeline._endings import answered_later, failed, start, succeeded
+from pyresilience.pipeline._endings import failed, start, succeeded
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime._anyio import AnyioRuntime
 
@@ -64,10 +64,8 @@ def async_root(binding: Binding) -> Callable[..., Any]:
                     del instead, context
             raise
         else:
-            if call.held is not None:
-                answered_later(call, call.held, entered)
-            elif pipeline.timed:
-                succeeded(call)
+            if pipeline.timed or call.held is not None:
+                succeeded(call, entered)
             return result
         finally:
             if call.held is None:

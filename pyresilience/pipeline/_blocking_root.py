@@ -10,7 +10,7 @@ from pyresilience.errors import ResilienceError
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call, Layer
 from pyresilience.pipeline._compose import declares, function_layer, layer_name
-from pyresilience.pipeline._endings import answered_later, failed, start, succeeded
+from pyresilience.pipeline._endings import failed, start, succeeded
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime._blocking import BlockingRuntime, drivers, new_driver
 
@@ -79,10 +79,8 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
                     del instead, context
             raise
         else:
-            if call.held is not None:
-                answered_later(call, call.held, entered)
-            elif pipeline.timed:
-                succeeded(call)
+            if pipeline.timed or call.held is not None:
+                succeeded(call, entered)
             return result
         finally:
             if call.held is None:

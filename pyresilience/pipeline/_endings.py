@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyresilience.errors import ResilienceTimeoutError
@@ -15,7 +16,6 @@ from pyresilience.runtime._protocol import DeadlineExpired
 if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call
     from pyresilience.pipeline._pipeline import Pipeline
-    from pyresilience.runtime._hold import Hold
 
 SUCCESS = EventType.SUCCESS  # looking it up in its class costs more than telling one listener
 
@@ -29,24 +29,14 @@ def start(call: Call[Any], pipeline: Pipeline) -> None:
         call.deadline = call.started + pipeline.total
 
 
-def answered_later(call: Call[Any], held: Hold, entered: list[None]) -> None:
-    """The pipeline has answered, but the work of the call goes on: the end comes when that ends."""
-    held.then(lambda error: _released(call, entered, error))
+def succeeded(call: Call[Any], entered: list[None] | None = None) -> None:
+    """The end of a call that returns a value, whatever some layer had in mind for it.
 
-
-def _released(call: Call[Any], entered: list[None], error: BaseException | None) -> None:
-    try:
-        if error is None:
-            succeeded(call)
-        else:
-            _emit_failure(call, error)
-    finally:
-        entered.pop()
-        inventory.call_ended()
-
-
-def succeeded(call: Call[Any]) -> None:
-    """The end of a call that returns a value, whatever some layer had in mind for it."""
+    With a hold it comes when the work ends; then the call also leaves the list that it has `entered`.
+    """
+    if entered is not None and call.held is not None:
+        call.held.then(partial(_released, call, entered))
+        return
     ending = call.ending
     if ending is not None:
         call.ending = None
@@ -62,6 +52,17 @@ def succeeded(call: Call[Any]) -> None:
         except AttributeError:  # nobody listened when it began
             duration = None
         deliver(listeners, SUCCESS, binding.name, call.attempt, None, "", duration)
+
+
+def _released(call: Call[Any], entered: list[None], error: BaseException | None) -> None:
+    try:
+        if error is None:
+            succeeded(call)
+        else:
+            _emit_failure(call, error)
+    finally:
+        entered.pop()
+        inventory.call_ended()
 
 
 def _emit_failure(call: Call[Any], error: BaseException) -> None:
