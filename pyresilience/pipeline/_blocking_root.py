@@ -50,7 +50,10 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         call.tokens = None
         coroutine: Any = None
         pipeline = binding.pipeline
-        entered = pipeline.entered
+        try:
+            entered = pipeline.entered
+        except AttributeError:  # its first call
+            entered = inventory.begin(pipeline)
         try:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
             if pipeline.timed:

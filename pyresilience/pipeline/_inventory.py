@@ -22,6 +22,9 @@ _crowded = 1000
 """Length of the list from which those that are gone are looked for; less memory than a set that watches each."""
 _subscribed: tuple[Listener, ...] = ()
 
+SPARE = 4
+"""Entries that a list of calls in flight always has, so that a call grows and shrinks it without an allocation."""
+
 drains: list[Waiter] = []
 """Those who wait for calls to end; the roots look at it after each call, so it is empty but for `shutdown`."""
 
@@ -34,6 +37,14 @@ def add(pipeline: Pipeline) -> None:
             seen = list(_pipelines)
             _pipelines[: len(seen)] = [known for known in seen if known() is not None]
             _crowded = max(1000, 2 * len(_pipelines))
+
+
+def begin(pipeline: Pipeline) -> list[None]:
+    """The list of a pipeline's calls in flight, made for the first of them: many a function is never called."""
+    with _lock:
+        if not hasattr(pipeline, "entered"):
+            pipeline.entered = [None] * SPARE
+        return pipeline.entered
 
 
 def pipelines() -> list[Pipeline]:

@@ -34,9 +34,6 @@ class Config(Protocol):
 NOBODY: DispatchTable = {}
 """Of all pipelines that have no listener."""
 
-SPARE = 4
-"""Entries that a list of calls in flight always has, so that a call grows and shrinks it without an allocation."""
-
 Member = Config | Layer
 """What a pipeline is made of: a config builds a fresh layer, a live layer is shared wherever it is used."""
 
@@ -80,13 +77,14 @@ class Pipeline:
         "total",
     )
 
+    entered: list[None]
+
     def __init__(self, *layers: Member, name: str | None = None, listeners: Iterable[Listener] = ()) -> None:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, not {name!r}")
         self.name = name
         self._listeners = check_listeners("listeners", listeners)
         self.layers: tuple[Layer, ...] = hoist_deadline(tuple(_live(member) for member in layers))
-        self.entered = [None] * SPARE
         self.total: int | None = min(attributes(self.layers, "total_nanoseconds"), default=None)
         judges = attributes(self.layers, "judge")
         self.judge: Callable[[Any], bool] | None = judges[0] if judges else None
@@ -213,7 +211,10 @@ class Pipeline:
     @property
     def in_flight(self) -> int:
         """How many calls have begun and not yet ended, those whose work is still held included."""
-        return len(self.entered) - SPARE
+        try:
+            return len(self.entered) - inventory.SPARE
+        except AttributeError:  # never called
+            return 0
 
     def find(self, kind: type[R]) -> R | None:
         """The outermost layer of a kind, such as `pipeline.find(CircuitBreaker)`."""
@@ -221,7 +222,7 @@ class Pipeline:
 
     def reset_after_fork(self) -> None:
         """Forget what threads of the parent process held."""
-        self.entered = [None] * SPARE  # a call that goes on in this process leaves the list that it has entered
+        self.entered = [None] * inventory.SPARE  # a call that goes on in this process leaves the list it has entered
         for layer in self.layers:
             reset = getattr(layer, "reset_after_fork", None)
             if reset is not None:

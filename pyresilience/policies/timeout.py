@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyresilience.errors import ResilienceTimeoutError
 from pyresilience.events._events import EventType
 from pyresilience.policies import _validate as validate
+from pyresilience.runtime._protocol import NO_QUEUES
 from pyresilience.runtime._sources import NANOSECONDS
 from pyresilience.runtime._threads import WorkerPool
 
@@ -96,7 +97,7 @@ class TotalTimeout(_Limited):
         self.nanoseconds = int(seconds * NANOSECONDS)
         self.in_thread = timeout.in_thread
         self.pool = timeout.pool
-        self.queues = {}
+        self.queues = NO_QUEUES
         self.name = timeout.name
 
     @property
@@ -130,7 +131,7 @@ class Timeout(_Limited):
         self.nanoseconds = 0 if config.seconds == inf else int(config.seconds * NANOSECONDS)
         self.in_thread = config.in_thread
         self.pool = None if config.pool_size is None else WorkerPool(config.pool_size)
-        self.queues = {}
+        self.queues = NO_QUEUES
         whole = [config.seconds] if not config.per_attempt else []
         whole += [] if config.total is None else [config.total]
         self.only_total = not config.per_attempt

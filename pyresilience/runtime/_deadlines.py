@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pyresilience.runtime import _sources as sources
+from pyresilience.runtime._protocol import NO_QUEUES
 
 if TYPE_CHECKING:
     from pyresilience.runtime._protocol import Limit
@@ -75,6 +76,8 @@ class DeadlineQueue:
 
 def queue_for(limit: Limit, loop: asyncio.AbstractEventLoop) -> DeadlineQueue:
     """The queue of this limit on this loop; those of closed loops are dropped."""
+    if limit.queues is NO_QUEUES:
+        limit.queues = {}
     for old in [old for old in list(limit.queues) if old.is_closed()]:
         limit.queues.pop(old, None)
     queue: DeadlineQueue = limit.queues.setdefault(loop, DeadlineQueue(loop))

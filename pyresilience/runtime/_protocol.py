@@ -40,6 +40,10 @@ class Waiter(Protocol):
         ...
 
 
+NO_QUEUES: dict[Any, Any] = {}
+"""What a limit has before its first timeout in an event loop; stays empty."""
+
+
 class Limit(Protocol):
     """A duration that a `Timeout` layer enforces around the rest of the pipeline."""
 
