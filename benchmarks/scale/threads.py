@@ -16,8 +16,11 @@ COUNTS = (1, 2, 4, 8)
 SECONDS = 0.12
 """What one thread alone runs for: many times the interval at which the interpreter switches threads (5 ms)."""
 TRIAL = 2_000
-REPEATS = 5
-"""Of which the middle one counts: the best one would be that in which the threads happened not to meet."""
+REPEATS = 15
+"""Of which the middle one counts: the best one would be that in which the threads happened not to meet.
+
+Each compares with the thread alone of the same repeat, for the speed of a machine may change in between.
+"""
 BARE, BREAKER, LIMITER, BULKHEAD = "without a guard", "circuit breaker", "rate limiter", "bulkhead"
 
 
@@ -75,11 +78,14 @@ def drawn(rates: Mapping[tuple[str, int], Sequence[float]]) -> Curve:
     title = "Throughput of threads that share one guard, one thread = 1"
     curve = Curve("threads", title, "threads", "x", [BREAKER, LIMITER, BULKHEAD])
     for (name, count), found in rates.items():
-        alone = median(rates[name, 1])
-        curve.add(name, count, median(found) / alone)
+        alone = rates[name, 1]
+        shares = [rate / single for rate, single in zip(found, alone, strict=True)]
+        curve.add(name, count, median(shares))
+        if count == 1:
+            shares = [single / median(alone) for single in alone]
         if count <= 2:
-            curve.facts[f"{name}, {count}, least"] = min(found) / alone
-            curve.facts[f"{name}, {count}, most"] = max(found) / alone
+            curve.facts[f"{name}, {count}, least"] = min(shares)
+            curve.facts[f"{name}, {count}, most"] = max(shares)
     return curve
 
 
@@ -87,9 +93,9 @@ def says(curve: Curve) -> str:
     two = "; ".join(f"{name} {compared(curve, name)}" for name in curve.series)
     return (
         "Threads call a function which does nothing through one guard that they share, each so often that it would "
-        f"take {SECONDS * 1000:.0f} ms alone. What two make together, as a multiple of one, the middle of {REPEATS} "
-        f"repeats and all of them: {two}. With the interpreter's own lock, 1 is the most to expect. The healthy path "
-        "of the circuit breaker takes no lock of ours; rate limiter and bulkhead take one."
+        f"take {SECONDS * 1000:.0f} ms alone. What two make together, as a multiple of the one of the same repeat, the "
+        f"middle of {REPEATS} repeats and all of them: {two}. With the interpreter's own lock, 1 is the most to "
+        "expect. The healthy path of the circuit breaker takes no lock of ours; rate limiter and bulkhead take one."
     )
 
 

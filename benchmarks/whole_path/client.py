@@ -55,8 +55,8 @@ def with_httpx_retries(transport: Any) -> Any:
 
 
 CLIENTS = {
-    "httpx2": Client("httpx2", unguarded, "httpx2", most=64),
-    "httpx2, pyresilience": Client("httpx2", guarded, "httpx2", most=64),
+    "httpx2": Client("httpx2", unguarded, "httpx2", most=512),
+    "httpx2, pyresilience": Client("httpx2", guarded, "httpx2", most=512),
     "httpx": Client("httpx", unguarded, "httpx", most=8),
     "httpx, pyresilience": Client("httpx", guarded_httpx, "httpx", most=8),
     "httpx, httpx-retries": Client("httpx", with_httpx_retries, "httpx", most=8),

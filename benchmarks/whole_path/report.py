@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 TURNS = 5
 """Of each variant and number of connections."""
 SECONDS = 0.75
-CLIENT_CONNECTIONS = (1, 8, 64)
+CROWDED, CROWDED_SECONDS = 512, 4.0
+"""From so many connections on, a client's pool takes milliseconds for a request: fewer would be too few to tell."""
+CLIENT_CONNECTIONS = (1, 8, 64, 512)
 SERVER_CONNECTIONS = (1, 64, 512)
 PACKAGE = "benchmarks.whole_path"
 
@@ -64,7 +66,8 @@ def clients(environment: Environment) -> Comparison:
 
 def _client(environment: Environment, origin: Server, name: str) -> Callable[[int], Turn]:
     def turn(connections: int) -> Turn:
-        arguments = [name, "--port", str(origin.port), "--seconds", str(SECONDS), "--connections", str(connections)]
+        seconds = SECONDS if connections < CROWDED else CROWDED_SECONDS
+        arguments = [name, "--port", str(origin.port), "--seconds", str(seconds), "--connections", str(connections)]
         return Turn(**measured(environment, f"{PACKAGE}.client", arguments))
 
     return turn

@@ -126,8 +126,8 @@ def rates(two):
     )
 
 
-def test_the_middle_of_the_repeats_is_drawn_as_a_multiple_of_one_thread():
-    assert rates([200.0, 30.0, 50.0]).series[threads.BREAKER] == [(1, 1.0), (2, 0.5)]
+def test_the_middle_of_the_repeats_is_drawn_each_beside_one_thread_of_the_same_repeat():
+    assert rates([200.0, 30.0, 55.0]).series[threads.BREAKER] == [(1, 1.0), (2, 0.5)]
 
 
 @pytest.mark.parametrize(("two", "no_worse"), [([70.0, 92.0, 99.0], True), ([40.0, 80.0, 105.0], False)])
