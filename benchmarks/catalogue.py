@@ -37,6 +37,7 @@ CASES = {
         footprint.IMPORT,
         asgi.CONTEXT,
         asgi.EVERYTHING,
+        asgi.WITH_OPENTELEMETRY,
         http_client.HTTP_CLIENT,
         on_trio.TIMEOUT,
         on_trio.BULKHEAD,

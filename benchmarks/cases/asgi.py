@@ -104,6 +104,11 @@ def with_everything(*, timeout: bool) -> Any:
     return requests(ResilienceMiddleware(application, pipeline=pipeline, metrics=collector))
 
 
+def with_everything_and_spans() -> Any:
+    library("opentelemetry.trace")
+    return with_everything(timeout=False)
+
+
 def with_instrumentator() -> Any:
     middleware = library("prometheus_fastapi_instrumentator.middleware")
     registry = library("prometheus_client").CollectorRegistry()
@@ -131,9 +136,7 @@ def with_opentelemetry() -> Any:
 
 PEERS: tuple[Variant, ...] = (
     peer("prometheus-fastapi-instrumentator", with_instrumentator),
-    peer("starlette_exporter", with_starlette_exporter),
     peer("slowapi", with_slowapi),
-    peer("OpenTelemetry, nothing exported", with_opentelemetry),
 )
 
 CONTEXT = Case(
@@ -160,4 +163,18 @@ EVERYTHING = Case(
         *PEERS,
     ),
     (Bar(8, Kind.PLUS),),
+)
+
+# A case of its own: these peers import OpenTelemetry, and where it is loaded we ask it for the span of each request.
+WITH_OPENTELEMETRY = Case(
+    "asgi_opentelemetry",
+    "ASGI request, OpenTelemetry loaded: context, metrics, guard",
+    "a middleware that only passes on",
+    AsyncCalls(),
+    (
+        floor(lambda: requests(Nothing(application))),
+        ours("pyresilience, limiter and bulkhead", with_everything_and_spans, documented=False),
+        peer("starlette_exporter", with_starlette_exporter),
+        peer("OpenTelemetry, nothing exported", with_opentelemetry),
+    ),
 )

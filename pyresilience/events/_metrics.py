@@ -139,7 +139,8 @@ class MetricsCollector:
         return f"MetricsCollector({len(self._series)} functions)"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        series = self._series.get(event.function_name) or self._find(event.function_name)
+        name = event.function_name
+        series = self._series.get(name) or self._find(name)
         counts = series.counts
         kind = event.event_type
         duration = event.duration if kind is _SUCCESS else None

@@ -32,8 +32,8 @@ class Reply:
 
     Attributes:
         started: a response has been begun; nobody else may begin one.
-        status: the status code; 0 before there is one. This and what follows only a `WatchedReply` knows.
-        complete: the last message of the response has been sent.
+        status: the status code; 0 before there is one.
+        complete: the last message of the response has been sent; only a `WatchedReply` knows.
     """
 
     __slots__ = ("__weakref__", "_request_id", "_send", "_trailers", "complete", "started", "status")
@@ -53,11 +53,15 @@ class Reply:
     def _start(self, message: Message) -> Message:
         """Note the start of a response, if `message` is one; the message to send in its place."""
         kind = message.get("type")
-        if kind == "http.response.start":
+        if kind in _RESPONSE_START:
             self.started = True
-            if self._request_id is not None:
+            status = message.get("status")
+            self.status = status if isinstance(status, int) else 0
+            if message.get("trailers"):
+                self._trailers = True
+            if kind == "http.response.start" and self._request_id is not None:
                 return _with_header(message, self._request_id)
-        elif kind in _RESPONSE_START or kind in _HANDSHAKE_END:
+        elif kind in _HANDSHAKE_END:
             self.started = True
         return message
 
@@ -73,18 +77,8 @@ class WatchedReply(Reply):
     def send(self, message: Message) -> Awaitable[None]:
         """The `send` that the app is given."""
         if not self.started:
-            return self._begin(message)
-        return self._send_last(message) if self._is_last(message) else self._send(message)
-
-    def _begin(self, message: Message) -> Awaitable[None]:
-        message = self._start(message)
-        kind = message.get("type")
-        if kind in _RESPONSE_START:
-            status = message.get("status")
-            self.status = status if isinstance(status, int) else 0
-            if message.get("trailers"):
-                self._trailers = True
-        return self._send_last(message) if kind in _HANDSHAKE_END else self._send(message)
+            message = self._start(message)
+        return self._send_last(message) if self.started and self._is_last(message) else self._send(message)
 
     async def _send_last(self, message: Message) -> None:
         await self._send(message)
