@@ -66,18 +66,18 @@ class _Metrics:
             registry.unregister(self._events)
             raise
 
-    def count(self, event: ResilienceEvent) -> None:
-        series = self._series.get(event.function_name) or self._find(event.function_name)
-        counter = series.counters.get(event.event_type)
+    def count(self, event_type: EventType, function_name: str, duration: float | None) -> None:
+        series = self._series.get(function_name) or self._find(function_name)
+        counter = series.counters.get(event_type)
         if counter is None:
             # Two threads may both do this; they get the same child.
-            counter = self._events.labels(event.event_type.value, series.label)
-            series.counters[event.event_type] = counter
+            counter = self._events.labels(event_type.value, series.label)
+            series.counters[event_type] = counter
         counter.inc()
-        if event.duration is not None:
+        if duration is not None:
             if series.durations is None:
                 series.durations = self._durations.labels(series.label)
-            series.durations.observe(event.duration)
+            series.durations.observe(duration)
 
     def _find(self, name: str) -> _Series:
         """The series of a name that was not seen before, is not used as it is, or comes too late."""
@@ -162,7 +162,11 @@ class PrometheusListener:
         return f"PrometheusListener({self.namespace!r})"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        self._metrics.count(event)
+        self.count_event(event.event_type, event.function_name, event.duration)
+
+    def count_event(self, event_type: EventType, function_name: str, duration: float | None) -> None:
+        """Count one event; the duration is in seconds."""
+        self._metrics.count(event_type, function_name, duration)
 
 
 class ResilienceCollector(Collector):

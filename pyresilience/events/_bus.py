@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
@@ -16,12 +16,19 @@ class Listener(Protocol):
 
     It runs in the task or thread of the call and must be quick. A listener with an attribute `event_types`, a
     collection of `EventType`, receives only those; others are not even built for it.
+
+    A listener that only counts may have a method `count_event(event_type, function_name, duration)` as well. It is
+    called instead, and no event is built for it.
     """
 
     def __call__(self, event: ResilienceEvent, /) -> object: ...
 
 
-DispatchTable = dict[EventType, tuple[Listener, ...]]
+Count = Callable[[EventType, str, "float | None"], object]
+Audience = tuple[tuple[Count, ...], tuple[Listener, ...]]
+"""Who wants events of one type: those who count them, and those who listen."""
+
+DispatchTable = dict[EventType, Audience]
 
 
 def check_listener(listener: Listener) -> None:
@@ -50,9 +57,19 @@ def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:
     table: DispatchTable = {}
     for listener in listeners:
         wanted = getattr(listener, "event_types", None)
+        count = _count_of(listener)
         for kind in EventType if wanted is None else wanted:
-            table[kind] = (*table.get(kind, ()), listener)
+            counts, heard = table.get(kind, ((), ()))
+            table[kind] = (counts, (*heard, listener)) if count is None else ((*counts, count), heard)
     return table
+
+
+def _count_of(listener: Any) -> Count | None:
+    """What a listener counts with. A subclass that replaces `__call__` wants to be called."""
+    for kind in type(listener).__mro__:
+        if "__call__" in vars(kind):
+            return listener.count_event if "count_event" in vars(kind) else None
+    return None
 
 
 def _copied(context: Any) -> dict[str, Any] | None:
@@ -65,7 +82,7 @@ def _copied(context: Any) -> dict[str, Any] | None:
 
 
 def deliver(
-    listeners: tuple[Listener, ...],
+    audience: Audience,
     kind: EventType,
     function_name: str,
     attempt: int,
@@ -73,7 +90,15 @@ def deliver(
     detail: str = "",
     duration: float | None = None,
 ) -> None:
-    """Build one event and hand it to each listener. One that raises an `Exception` is logged and passed over."""
+    """Let everybody know of one event. Who raises an `Exception` is logged and passed over."""
+    counts, listeners = audience
+    for count in counts:
+        try:
+            count(kind, function_name, duration)
+        except Exception:
+            _failed(getattr(count, "__self__", count), kind, function_name)
+    if not listeners:
+        return
     context = resilience_context.get()
     if context is not None:
         context = context.copy() if type(context) is dict else _copied(context)
@@ -82,4 +107,8 @@ def deliver(
         try:
             listener(event)
         except Exception:
-            logger.warning("listener %r failed on %s of %s", listener, kind.value, function_name, exc_info=True)
+            _failed(listener, kind, function_name)
+
+
+def _failed(listener: object, kind: EventType, function_name: str) -> None:
+    logger.warning("listener %r failed on %s of %s", listener, kind.value, function_name, exc_info=True)

@@ -139,14 +139,15 @@ class MetricsCollector:
         return f"MetricsCollector({len(self._series)} functions)"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        name = event.function_name
-        series = self._series.get(name) or self._find(name)
+        self.count_event(event.event_type, event.function_name, event.duration)
+
+    def count_event(self, event_type: EventType, function_name: str, duration: float | None) -> None:
+        """Count one event; the duration, in seconds, is that of a `SUCCESS`."""
+        series = self._series.get(function_name) or self._find(function_name)
         counts = series.counts
-        kind = event.event_type
-        duration = event.duration if kind is _SUCCESS else None
         with self._lock:
-            counts[kind] = counts.get(kind, 0) + 1
-            if duration is not None:
+            counts[event_type] = counts.get(event_type, 0) + 1
+            if duration is not None and event_type is _SUCCESS:
                 if series.durations is None:
                     series.durations = DurationHistogram(self._bounds)
                 series.durations.record(duration)

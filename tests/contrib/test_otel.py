@@ -194,7 +194,7 @@ async def test_events_restricts_what_is_heard(traces):
     with pytest.raises(ValueError):
         await pipeline.call(fails)
     assert [span.name for span in traces.spans] == ["resilience.failure"]
-    assert {kind for kind, heard in pipeline.dispatch.items() if listener in heard} == {EventType.FAILURE}
+    assert {kind for kind, (_, heard) in pipeline.dispatch.items() if listener in heard} == {EventType.FAILURE}
     assert repr(listener) == "OpenTelemetryListener(mode='span')"
 
 
