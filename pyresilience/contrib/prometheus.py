@@ -162,9 +162,9 @@ class PrometheusListener:
         return f"PrometheusListener({self.namespace!r})"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        self.count_event(event.event_type, event.function_name, event.duration)
+        self._count_without_event(event.event_type, event.function_name, event.duration)
 
-    def count_event(self, event_type: EventType, function_name: str, duration: float | None) -> None:
+    def _count_without_event(self, event_type: EventType, function_name: str, duration: float | None) -> None:
         """Count one event; the duration is in seconds."""
         self._metrics.count(event_type, function_name, duration)
 

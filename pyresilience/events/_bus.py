@@ -16,9 +16,6 @@ class Listener(Protocol):
 
     It runs in the task or thread of the call and must be quick. A listener with an attribute `event_types`, a
     collection of `EventType`, receives only those; others are not even built for it.
-
-    A listener that only counts may have a method `count_event(event_type, function_name, duration)` as well. It is
-    called instead, and no event is built for it.
     """
 
     def __call__(self, event: ResilienceEvent, /) -> object: ...
@@ -65,10 +62,10 @@ def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:
 
 
 def _count_of(listener: Any) -> Count | None:
-    """What a listener counts with. A subclass that replaces `__call__` wants to be called."""
+    """What a listener of ours that only counts does so with. A subclass that replaces `__call__` wants to be called."""
     for kind in type(listener).__mro__:
         if "__call__" in vars(kind):
-            return listener.count_event if "count_event" in vars(kind) else None
+            return listener._count_without_event if "_count_without_event" in vars(kind) else None
     return None
 
 

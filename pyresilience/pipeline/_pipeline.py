@@ -128,7 +128,7 @@ class Pipeline:
         if inspect.isclass(fn):
             raise TypeError(f"a class cannot be guarded, only a function: decorate a factory for {fn.__name__!r}")
         if is_async(fn):
-            from pyresilience.pipeline._async_root import async_root, async_shortcut  # and with it anyio
+            from pyresilience.pipeline._async_root import async_root, async_shortcut
 
             make, with_shortcut = async_root, async_shortcut
             binding = self._bind_async(fn)

@@ -16,7 +16,7 @@ class Tally:
     def __call__(self, event):
         self.events.append(event)
 
-    def count_event(self, event_type, function_name, duration):
+    def _count_without_event(self, event_type, function_name, duration):
         self.counted.append((event_type, function_name, duration))
 
 
@@ -60,7 +60,7 @@ def test_a_subclass_that_replaces_the_call_gets_events():
 
 def test_an_attribute_of_that_name_on_the_object_is_not_asked():
     tally = Replaced()
-    tally.count_event = None
+    tally._count_without_event = None
     call(answer, tally)
     assert len(tally.events) == 1
 
@@ -89,7 +89,7 @@ def test_one_that_fails_is_logged_by_name_and_keeps_nobody_from_hearing(caplog):
         def __call__(self, event):
             raise AssertionError
 
-        def count_event(self, event_type, function_name, duration):
+        def _count_without_event(self, event_type, function_name, duration):
             raise ValueError("no")
 
         def __repr__(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 import weakref
 
@@ -216,25 +217,59 @@ async def test_an_error_leaves_no_reference_cycle_behind(ending):
         gc.enable()
 
 
-async def test_requests_leave_nothing_for_the_garbage_collector():
+async def test_requests_leave_nothing_for_the_garbage_collector(each_way):
     async def app(scope, receive, send):
         replies.append(weakref.ref(send.__self__))
+        if scope["path"] == "/slow":
+            await anyio.sleep(1)
         if scope["path"] != "/nothing":
             await respond(send, 500 if scope["path"] == "/500" else 200)
 
+    async def cancelled_while_it_waits():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(get, middleware, "/slow")
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0.5):
+                await get(middleware, "/waits")
+
     replies = []
-    pipeline = Pipeline(CircuitBreakerConfig(), TimeoutConfig(seconds=2), BulkheadConfig(1, 9), RateLimiterConfig(3))
+    pipeline = Pipeline(
+        CircuitBreakerConfig(), TimeoutConfig(seconds=2), BulkheadConfig(1, 9), RateLimiterConfig(4, 3600)
+    )
     middleware = ResilienceMiddleware(app, pipeline=pipeline)
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
+        if each_way == "one task":  # two leave a task of asyncio's in its own traceback
+            await cancelled_while_it_waits()
         for path in ("/", "/500", "/nothing", "/refused"):
             await get(middleware, path)
-        assert [reply() for reply in replies] == [None] * 3
+        assert replies and [reply() for reply in replies] == [None] * len(replies)
         gc.collect()
         assert not {type(garbage).__name__ for garbage in gc.garbage} & {"AsyncCall", "Deadline", "AdmittedReply"}
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
+
+
+async def test_what_was_never_awaited_has_not_been_sent(events):
+    """As when a task that was to send is cancelled before its first step."""
+
+    async def app(scope, receive, send):
+        assert inspect.iscoroutinefunction(send)
+        send(start(200)).close()
+        if scope["path"] == "/raises":
+            raise CircuitOpenError("the circuit of a call of the app's", retry_after=3)
+        await respond(send, 503)
+
+    for middleware in (
+        ResilienceMiddleware(app, pipeline=Pipeline(CircuitBreakerConfig(), listeners=[events])),
+        ResilienceMiddleware(app),
+    ):
+        reply = await get(middleware, "/raises")
+        assert reply.status == 503 and reply.headers["content-type"] == "application/problem+json"
+        reply = await get(middleware, "/answers")
+        assert reply.status == 503 and "x-request-id" in reply.headers
+    assert kinds(events) == ["failure", "failure"]

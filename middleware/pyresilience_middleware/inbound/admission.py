@@ -53,9 +53,11 @@ class Admissions:
             waits_for = suspended.send(None)
             if waits_for is not ADMITTED:
                 await until_admitted(suspended, waits_for)
-        except (CallRejectedError, ResilienceTimeoutError) as error:
+        except BaseException as error:
             if deadline is not None:
                 deadline.call = None
+            if not isinstance(error, (CallRejectedError, ResilienceTimeoutError)):
+                raise
             await problem_for(error, self._pipeline)(scope, receive, Reply(send, request_id).send)
             return
         reply = AdmittedReply(send, request_id)

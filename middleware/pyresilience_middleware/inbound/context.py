@@ -23,6 +23,7 @@ _TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,456})?"
 )
 _made_up = random.Random()  # of our own: somebody may seed the shared one, and ids must not repeat
+_random_bits = _made_up.getrandbits
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_made_up.seed)
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -50,26 +51,27 @@ def request_context(scope: Scope, *, trust_trace: bool = True) -> dict[str, Any]
     sent: list[tuple[bytes, bytes]] = []
     headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
     for name, value in headers if isinstance(headers, list) else headers_of(scope):
-        header = name.lower()
-        if header in _ID_HEADERS:
-            sent.append((header, value))
+        if 10 <= len(name) <= 12:  # or else it is none of ours
+            header = name.lower()
+            if header in _ID_HEADERS:
+                sent.append((header, value))
     trace_id = _current_span() if "opentelemetry.trace" in sys.modules else None
     request_id = None
     if sent:
         request_id = _first_id(sent, b"x-request-id")
         if trace_id is None and trust_trace:
             trace_id = _trace_of(sent) or _first_id(sent, b"x-trace-id")
-    if trace_id is None or request_id is None:
-        generated = _made_up.getrandbits(256).to_bytes(32, "big").hex()
-        trace_id = trace_id or generated[:32]
-        request_id = request_id or generated[32:]
+    if trace_id is None:
+        trace_id = _random_bits(128).to_bytes(16, "big").hex()
+    if request_id is None:
+        request_id = _random_bits(128).to_bytes(16, "big").hex()
     method = scope.get("method") or "WEBSOCKET"
-    return {
-        "trace_id": trace_id,
-        "request_id": request_id,
-        "method": method if method in _METHODS else printable(method),
-        "path": printable(scope.get("path", "")),
-    }
+    if method not in _METHODS:
+        method = printable(method)
+    path = scope.get("path", "")
+    if len(path) > MAX_LENGTH or not path.isprintable():
+        path = printable(path)
+    return {"trace_id": trace_id, "request_id": request_id, "method": method, "path": path}
 
 
 def headers_of(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
@@ -82,8 +84,6 @@ def headers_of(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
 
 def printable(text: str) -> str:
     """`text` with at most 256 characters, and escapes in place of those that break logs or cannot be encoded."""
-    if len(text) <= MAX_LENGTH and text.isprintable():
-        return text
     return _UNSAFE.sub(lambda unsafe: ascii(unsafe[0])[1:-1], text[:MAX_LENGTH])
 
 
