@@ -14,7 +14,7 @@ from benchmarks.model import Role
 from benchmarks.page import table
 from benchmarks.results import TOLERANCE, Baseline, lacking, ratios
 
-STEADY = 1.15
+STEADY = 1.2
 """The largest ratio of a variant may be so many times its smallest, in runs on a quiet machine."""
 
 
@@ -70,6 +70,25 @@ def _steadiness(quiet: Sequence[float | None], loaded: Sequence[float | None]) -
     return Steadiness(round(spread(calm), 3), round(spread(everything), 3), alarms, checked)
 
 
+def combined(earlier: Stability, now: Stability) -> Stability:
+    """Two series of runs as one: what was not steady in one of them is not steady."""
+    return {
+        case: {name: _worse(earlier.get(case, {}).get(name, found), found) for name, found in named.items()}
+        for case, named in now.items()
+    }
+
+
+def _worse(one: Steadiness, other: Steadiness) -> Steadiness:
+    if one is other:
+        return one
+    return Steadiness(
+        max(one.quiet, other.quiet),
+        max(one.loaded, other.loaded),
+        one.alarms + other.alarms,
+        one.checked and other.checked,
+    )
+
+
 def checked_variants(stability: Stability, case: str) -> set[str]:
     return {name for name, found in stability.get(case, {}).items() if found.checked}
 
@@ -85,6 +104,12 @@ def checked_only(baseline: Baseline, stability: Stability) -> Baseline:
 def save_stability(path: Path, runs: Mapping[str, int], stability: Stability) -> None:
     variants = {case: {name: asdict(found) for name, found in named.items()} for case, named in stability.items()}
     path.write_text(json.dumps({"runs": runs, "variants": variants}, indent=1, ensure_ascii=False) + "\n")
+
+
+def runs_of(path: Path) -> dict[str, int]:
+    """From how many runs the findings of `load_stability` come."""
+    found: dict[str, int] = json.loads(path.read_text())["runs"]
+    return found
 
 
 def load_stability(path: Path) -> Stability:

@@ -13,10 +13,10 @@ from benchmarks.model import answer_sync
 from benchmarks.scale.curve import Curve
 
 COUNTS = (1, 2, 4, 8)
-SECONDS = 0.12
+SECONDS = 0.08
 """What one thread alone runs for: many times the interval at which the interpreter switches threads (5 ms)."""
 TRIAL = 2_000
-REPEATS = 15
+REPEATS = 11
 """Of which the middle one counts: the best one would be that in which the threads happened not to meet.
 
 Each compares with the thread alone of the same repeat, for the speed of a machine may change in between.

@@ -7,7 +7,9 @@ import pytest
 
 from benchmarks.catalogue import CASES
 from benchmarks.spread import (
+    Steadiness,
     checked_only,
+    combined,
     describe,
     false_alarms,
     judge,
@@ -41,7 +43,7 @@ def test_false_alarms_are_counted_for_each_pair_of_runs():
     ("quiet", "loaded", "checked"),
     [
         ([2.0, 2.2], [2.4], True),
-        ([2.0, 2.4], [], False),
+        ([2.0, 2.45], [], False),
         ([2.0, 2.1], [2.6], False),
         ([2.0, 2.1], [1.5], False),
         ([2.0], [2.0], False),
@@ -107,3 +109,14 @@ def test_a_case_that_is_no_more_is_left_out(tmp_path):
     path.write_text(json.dumps({"cases": {"retry_async": figures, "gone": figures}}))
 
     assert our_ratios(path) == {"retry_async": {"pyresilience": 2.0}}
+
+
+def test_two_series_are_as_steady_as_the_worse_of_them():
+    calm, wild = judge(runs(2.0, 2.1), runs(2.2)), judge(runs(2.0, 3.0), runs(2.1))
+    new = {"new": calm["guard"]}
+
+    together = combined(wild, {**calm, **new})
+
+    assert together["guard"]["ours"] == Steadiness(quiet=1.5, loaded=1.5, alarms=2, checked=False)
+    assert combined(calm, calm)["guard"]["ours"].checked
+    assert together["new"]["ours"].checked
