@@ -191,7 +191,9 @@ class Retry:
         if not isinstance(error, RateLimitExceededError) or pause is None or not self.config.retryable(error):
             return None
         left = call.remaining()
-        if isinf(left) or pause >= left or call.attempt >= self.config.max_attempts or not self._affordable():
+        if isinf(left) or pause >= left or call.attempt >= self.config.max_attempts:
+            return None
+        if self.budget is not None and not self.budget.acquire():
             return None
         if call.heard(_RETRY):
             call.emit(_RETRY, error=error, detail=f"retrying in {pause:.2f}s")
@@ -214,7 +216,7 @@ class Retry:
         if pause >= left:
             self._give_up(call, error, f"no time for a wait of {pause:.2f}s: {max(left, 0.0):.2f}s left")
             return None
-        if not self._affordable():
+        if self.budget is not None and not self.budget.acquire():
             self._give_up(call, error, "retry budget exhausted")
             return None
         if call.heard(_RETRY):
@@ -232,9 +234,6 @@ class Retry:
                 if hint is not None:
                     return hint
         return config.backoff(attempt, sources.random() if config.jitter else 0.0)
-
-    def _affordable(self) -> bool:
-        return self.budget is None or self.budget.acquire()
 
     def _give_up(self, call: Call[Any], error: BaseException | None, detail: str) -> None:
         call.emit(EventType.RETRY_EXHAUSTED, error=error, detail=detail)
