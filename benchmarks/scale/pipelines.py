@@ -60,5 +60,5 @@ def says(curve: Curve) -> str:
         f"Calls go round all pipelines in turn. From 1 to {COUNTS[-1]:,} of them a call becomes "
         f"{curve.growth('retry'):.2f} times as expensive with a retry ({curve.growth('retry by hand'):.2f} by hand) "
         f"and {curve.growth('six policies'):.2f} times with six policies ({curve.growth('six policies by hand'):.2f} "
-        "by hand). A call does not search among the pipelines; why it becomes dearer was not measured."
+        "by hand). A call does not search among the pipelines."
     )
