@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
+from pyresilience._promises import declares
 from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
 
 logger = logging.getLogger("pyresilience")
@@ -63,10 +64,7 @@ def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:
 
 def _count_of(listener: Any) -> Count | None:
     """What a listener of ours that only counts does so with. A subclass that replaces `__call__` wants to be called."""
-    for kind in type(listener).__mro__:
-        if "__call__" in vars(kind):
-            return listener._count_without_event if "_count_without_event" in vars(kind) else None
-    return None
+    return listener._count_without_event if declares(listener, "_count_without_event") else None
 
 
 def _copied(context: Any) -> dict[str, Any] | None:

@@ -6,10 +6,11 @@ import inspect
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyresilience._promises import declares
 from pyresilience.errors import ResilienceError
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call, Layer
-from pyresilience.pipeline._compose import declares, function_layer, layer_name
+from pyresilience.pipeline._compose import function_layer, layer_name
 from pyresilience.pipeline._endings import failed, start, succeeded
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime._blocking import BlockingRuntime, drivers, new_driver

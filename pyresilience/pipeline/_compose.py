@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from pyresilience._promises import declares
 from pyresilience.runtime._threads import WorkerPool, shared_pool
 
 if TYPE_CHECKING:
@@ -48,14 +49,6 @@ def shortcut(layers: tuple[Layer, ...], binding: Binding) -> Callable[[tuple[Any
         if not declares(layer, "only_failures"):
             break
     return None
-
-
-def declares(layer: Layer, promise: str) -> bool:
-    """Whether the class whose `__call__` a layer has makes a promise about it; a subclass with its own has not."""
-    for kind in type(layer).__mro__:
-        if "__call__" in vars(kind):
-            return promise in vars(kind)
-    return False
 
 
 def attributes(layers: tuple[Layer, ...], attribute: str) -> list[Any]:

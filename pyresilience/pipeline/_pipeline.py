@@ -222,7 +222,8 @@ class Pipeline:
 
     def reset_after_fork(self) -> None:
         """Forget what threads of the parent process held."""
-        self.entered = [None] * inventory.SPARE  # a call that goes on in this process leaves the list it has entered
+        if hasattr(self, "entered"):
+            self.entered = [None] * inventory.SPARE  # a call that goes on here leaves the list that it has entered
         for layer in self.layers:
             reset = getattr(layer, "reset_after_fork", None)
             if reset is not None:

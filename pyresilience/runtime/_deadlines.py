@@ -77,7 +77,7 @@ class DeadlineQueue:
 def queue_for(limit: Limit, loop: asyncio.AbstractEventLoop) -> DeadlineQueue:
     """The queue of this limit on this loop; those of closed loops are dropped."""
     if limit.queues is NO_QUEUES:
-        limit.queues = {}
+        limit.queues = {}  # two threads may both do this: a queue that is lost still ends the scopes that it has
     for old in [old for old in list(limit.queues) if old.is_closed()]:
         limit.queues.pop(old, None)
     queue: DeadlineQueue = limit.queues.setdefault(loop, DeadlineQueue(loop))
