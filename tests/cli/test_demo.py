@@ -34,6 +34,7 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 cwd=directory,
                 start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background jobs
             )
 
     @property
