@@ -26,7 +26,21 @@ Count = Callable[[EventType, str, "float | None"], object]
 Audience = tuple[tuple[Count, ...], tuple[Listener, ...]]
 """Who wants events of one type: those who count them, and those who listen."""
 
-DispatchTable = dict[EventType, Audience]
+
+class DispatchTable(dict[EventType, Audience]):
+    """For each event type who wants it; types nobody wants are absent."""
+
+    __slots__ = ("own",)
+
+    def __init__(self, own: tuple[Listener, ...] = ()) -> None:
+        self.own = own
+
+    def listen(self, others: tuple[Listener, ...]) -> None:
+        """From now on its own listeners and `others` are heard; a reader finds each type as it was or as it will be."""
+        audiences = _audiences((*self.own, *others))
+        for kind in self.keys() - audiences.keys():
+            del self[kind]
+        self.update(audiences)
 
 
 def check_listener(listener: Listener) -> None:
@@ -50,9 +64,8 @@ def check_listeners(field: str, listeners: Iterable[Listener]) -> tuple[Listener
     return checked
 
 
-def dispatch_table(listeners: Iterable[Listener]) -> DispatchTable:
-    """For each event type the listeners that want it; types nobody wants are absent."""
-    table: DispatchTable = {}
+def _audiences(listeners: Iterable[Listener]) -> dict[EventType, Audience]:
+    table: dict[EventType, Audience] = {}
     for listener in listeners:
         wanted = getattr(listener, "event_types", None)
         count = _count_of(listener)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call
-from pyresilience.pipeline._endings import failed, start, succeeded
+from pyresilience.pipeline._endings import failed, succeeded
 from pyresilience.policies._store import MISSING
+from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._anyio import AnyioRuntime
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ def async_root(binding: Binding) -> Callable[..., Any]:
         try:
             entered = pipeline.entered
         except AttributeError:  # its first call
-            entered = inventory.begin(pipeline)
+            entered = inventory.add(pipeline)
         try:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
-            if pipeline.timed:
-                start(call, pipeline)
+            if pipeline.dispatch:
+                call.started = sources.now()
             result = await binding.enter(binding.layer, call, binding.call_next)
         except BaseException as error:
             instead = failed(call, error)
@@ -67,7 +68,7 @@ def async_root(binding: Binding) -> Callable[..., Any]:
                     del instead, context
             raise
         else:
-            if pipeline.timed or call.held is not None:
+            if pipeline.dispatch or call.held is not None:
                 succeeded(call, entered)
             return result
         finally:

@@ -11,14 +11,15 @@ from pyresilience.errors import ResilienceError
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call, Layer
 from pyresilience.pipeline._compose import function_layer, layer_name
-from pyresilience.pipeline._endings import failed, start, succeeded
+from pyresilience.pipeline._endings import failed, succeeded
 from pyresilience.policies._store import MISSING
+from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import BlockingRuntime, drivers, new_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from pyresilience.pipeline._call import Entry
+    from pyresilience.pipeline._call import LayerFunction
 
 R = TypeVar("R")
 drains = inventory.drains
@@ -54,11 +55,11 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         try:
             entered = pipeline.entered
         except AttributeError:  # its first call
-            entered = inventory.begin(pipeline)
+            entered = inventory.add(pipeline)
         try:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
-            if pipeline.timed:
-                start(call, pipeline)
+            if pipeline.dispatch:
+                call.started = sources.now()
             try:
                 drive = drivers.pop()
             except IndexError:
@@ -83,7 +84,7 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
                     del instead, context
             raise
         else:
-            if pipeline.timed or call.held is not None:
+            if pipeline.dispatch or call.held is not None:
                 succeeded(call, entered)
             return result
         finally:
@@ -130,13 +131,12 @@ def _code(layer: Layer) -> Any:
     return getattr(type(layer).__call__, "__code__", None)
 
 
-def awaited(entry: Entry) -> Entry:
+def awaited(func: LayerFunction, layer: Layer) -> LayerFunction:
     """For the blocking root, which drives a coroutine: a layer that returns some other awaitable is put into one."""
-    enter, layer, call_next = entry
-    if inspect.iscoroutinefunction(layer if enter is function_layer else enter) or declares(layer, "forwards"):
-        return entry
+    if inspect.iscoroutinefunction(layer if func is function_layer else func) or declares(layer, "forwards"):
+        return func
 
-    async def awaiting(_layer: Any, call: Call[Any], _call_next: Any) -> Any:
-        return await enter(layer, call, call_next)
+    async def awaiting(layer: Layer, call: Call[Any], call_next: Any) -> Any:
+        return await func(layer, call, call_next)
 
-    return awaiting, layer, call_next
+    return awaiting

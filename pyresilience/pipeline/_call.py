@@ -47,14 +47,17 @@ class Refundable(Protocol):
     def refund(self, taken: int, /) -> None: ...
 
 
-Entry = tuple[Callable[[Any, "Call[Any]", Any], Any], Any, Callable[["Call[Any]"], Any]]
-"""The outermost layer of a pipeline: a plain function, the layer that is its first argument, and what comes after."""
+LayerFunction = Callable[[Any, "Call[Any]", Any], Any]
+"""A layer as a plain function, whose first argument is the layer itself."""
+
+Entry = tuple[LayerFunction, Any, Callable[["Call[Any]"], Any]]
+"""The outermost layer of a pipeline: its function, the layer, and what comes after."""
 
 
 class Binding:
     """What all calls of one function through one pipeline have in common."""
 
-    __slots__ = ("call_next", "enter", "fn", "judge", "keys", "layer", "name", "pipeline")
+    __slots__ = ("call_next", "enter", "fn", "judge", "layer", "name", "pipeline")
 
     def __init__(self, pipeline: Pipeline, fn: Callable[..., Any], name: str, entry: Entry) -> None:
         self.pipeline = pipeline
@@ -62,6 +65,15 @@ class Binding:
         self.name = name
         self.judge = pipeline.judge
         self.enter, self.layer, self.call_next = entry
+
+
+class KeyedBinding(Binding):
+    """Of a pipeline with a cache, which makes a key of the arguments of a call."""
+
+    __slots__ = ("keys",)
+
+    def __init__(self, pipeline: Pipeline, fn: Callable[..., Any], name: str, entry: Entry) -> None:
+        super().__init__(pipeline, fn, name, entry)
         self.keys: CallKeys | None = None
 
 

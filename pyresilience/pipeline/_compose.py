@@ -6,26 +6,59 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from pyresilience._promises import declares
+from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._threads import WorkerPool, shared_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyresilience.pipeline._call import Binding, Call, Entry, Layer
+    from pyresilience.pipeline._call import Binding, Call, Entry, Layer, LayerFunction
 
 
-class _Link:
-    """One layer and what comes after it. A bound method of this is cheaper than a closure, and smaller."""
+class _Last:
+    """The layer around the guarded function. A bound method of this is cheaper than a closure, and smaller."""
 
     __slots__ = ("call_next", "func", "layer")
 
-    def __init__(self, func: Callable[..., Any], layer: Any, call_next: Callable[[Call[Any]], Any]) -> None:
+    def __init__(self, func: LayerFunction, layer: Any, call_next: Callable[[Call[Any]], Any]) -> None:
         self.func = func
         self.layer = layer
         self.call_next = call_next
 
     def enter(self, call: Call[Any]) -> Any:
         return self.func(self.layer, call, self.call_next)
+
+
+class _Link:
+    """One layer and the step after it, whose method is bound on the way: it need not be kept."""
+
+    __slots__ = ("after", "func", "layer")
+
+    def __init__(self, func: LayerFunction, layer: Any, after: _Last | _Link) -> None:
+        self.func = func
+        self.layer = layer
+        self.after = after
+
+    def enter(self, call: Call[Any]) -> Any:
+        return self.func(self.layer, call, self.after.enter)
+
+
+class _Whole:
+    """The outermost layer of a pipeline that limits the whole of a call."""
+
+    __slots__ = ("func", "layer", "nanoseconds")
+
+    def __init__(self, func: LayerFunction, layer: Any, nanoseconds: int) -> None:
+        self.func = func
+        self.layer = layer
+        self.nanoseconds = nanoseconds
+
+
+def _until_deadline(whole: _Whole, call: Call[Any], call_next: Callable[[Call[Any]], Any]) -> Any:
+    """Fix the deadline of a call; it bounds every wait, and `TotalTimeout` enforces it."""
+    call.started = sources.now()
+    call.deadline = call.started + whole.nanoseconds
+    return whole.func(whole.layer, call, call_next)
 
 
 def hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -67,17 +100,35 @@ def worker_pool(layers: tuple[Layer, ...]) -> WorkerPool | None:
 
 
 def fold(
-    layers: tuple[Layer, ...], innermost: Callable[[Call[Any]], Any], adapt: Callable[[Entry], Entry] | None = None
+    layers: tuple[Layer, ...],
+    innermost: Callable[[Call[Any]], Any],
+    *,
+    total: int | None = None,
+    adapt: Callable[[LayerFunction, Layer], LayerFunction] | None = None,
 ) -> Entry:
-    """Compose from the innermost outwards, with the plain function of each layer's class."""
+    """Compose from the innermost outwards, with the plain function of each layer's class.
+
+    Args:
+        layers: the outermost first.
+        innermost: the step around the guarded function.
+        total: nanoseconds for the whole of a call.
+        adapt: what a layer's function is replaced by.
+    """
+    func: LayerFunction = _straight_on
+    outermost: Layer | None = None
     call_next = innermost
-    entry: Entry = (_straight_on, None, innermost)
+    after: _Last | _Link | None = None
     for layer in reversed(layers):
-        entry = function_layer if inspect.isfunction(layer) else type(layer).__call__, layer, call_next
+        if outermost is not None:
+            after = _Last(func, outermost, innermost) if after is None else _Link(func, outermost, after)
+            call_next = after.enter
+        func = function_layer if inspect.isfunction(layer) else type(layer).__call__
         if adapt is not None:
-            entry = adapt(entry)
-        call_next = _Link(*entry).enter
-    return entry
+            func = adapt(func, layer)
+        outermost = layer
+    if total is not None:
+        return _until_deadline, _Whole(func, outermost, total), call_next
+    return func, outermost, call_next
 
 
 def _straight_on(_layer: None, call: Call[Any], call_next: Callable[[Call[Any]], Any]) -> Any:

@@ -15,18 +15,11 @@ from pyresilience.runtime._protocol import DeadlineExpired
 
 if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call
-    from pyresilience.pipeline._pipeline import Pipeline
 
 SUCCESS = EventType.SUCCESS  # looking it up in its class costs more than telling one listener
 
 ANSWERS = frozenset({EventType.CACHE_HIT, EventType.FALLBACK_USED, EventType.FAILURE})
 """How a call that returns a value may end, other than in `SUCCESS`."""
-
-
-def start(call: Call[Any], pipeline: Pipeline) -> None:
-    call.started = sources.now()
-    if pipeline.total is not None:
-        call.deadline = call.started + pipeline.total
 
 
 def succeeded(call: Call[Any], entered: list[None] | None = None) -> None:

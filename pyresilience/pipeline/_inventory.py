@@ -1,4 +1,8 @@
-"""Every pipeline of the process, weakly: for listeners of all of them, health, metrics, draining and forks."""
+"""The pipelines of the process, weakly: for listeners of all of them, health, metrics, draining and forks.
+
+One that has a name, listeners of its own or layers that may be in use without it is here from the start. Any other
+comes with its first call: until then there is nothing to show, to tell or to wait for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from pyresilience.events._bus import Listener, check_listener, deliver
+from pyresilience.events._bus import DispatchTable, Listener, check_listener, deliver
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import BlockingWaiter, event_loop_is_running
 
@@ -22,6 +26,9 @@ _crowded = 1000
 """Length of the list from which those that are gone are looked for; less memory than a set that watches each."""
 _subscribed: tuple[Listener, ...] = ()
 
+everybody = DispatchTable()
+"""Of all pipelines without listeners of their own: who wants to hear of every pipeline."""
+
 SPARE = 4
 """Entries that a list of calls in flight always has, so that a call grows and shrinks it without an allocation."""
 
@@ -29,21 +36,20 @@ drains: list[Waiter] = []
 """Those who wait for calls to end; the roots look at it after each call, so it is empty but for `shutdown`."""
 
 
-def add(pipeline: Pipeline) -> None:
+def add(pipeline: Pipeline) -> list[None]:
+    """Count a pipeline in, unless it is; the list of its calls in flight."""
     global _crowded
     with _lock:
+        if hasattr(pipeline, "entered"):
+            return pipeline.entered
         _pipelines.append(weakref.ref(pipeline))
         if len(_pipelines) > _crowded:
             seen = list(_pipelines)
             _pipelines[: len(seen)] = [known for known in seen if known() is not None]
             _crowded = max(1000, 2 * len(_pipelines))
-
-
-def begin(pipeline: Pipeline) -> list[None]:
-    """The list of a pipeline's calls in flight, made for the first of them: many a function is never called."""
-    with _lock:
-        if not hasattr(pipeline, "entered"):
-            pipeline.entered = [None] * SPARE
+        if pipeline.dispatch is not everybody:
+            pipeline.dispatch.listen(_subscribed)
+        pipeline.entered = [None] * SPARE
         return pipeline.entered
 
 
@@ -55,17 +61,13 @@ def pipelines() -> list[Pipeline]:
     return sorted(alive, key=lambda pipeline: pipeline.name or "")
 
 
-def subscribed() -> tuple[Listener, ...]:
-    return _subscribed
-
-
 def subscribe(listener: Listener) -> None:
     """Let `listener` hear the events of every pipeline of this process, those to come included."""
     global _subscribed
     check_listener(listener)
     with _lock:
         _subscribed = (*_subscribed, listener)
-    _refresh()
+        _refresh()
 
 
 def unsubscribe(listener: Listener) -> None:
@@ -82,21 +84,27 @@ def unsubscribe(listener: Listener) -> None:
         except ValueError:
             raise ValueError(f"listener {listener!r} is not subscribed") from None
         _subscribed = tuple(listeners)
-    _refresh()
+        _refresh()
 
 
 def _refresh() -> None:
+    everybody.listen(_subscribed)
     for pipeline in pipelines():
-        pipeline.refresh_listeners()
+        if pipeline.dispatch is not everybody:
+            pipeline.dispatch.listen(_subscribed)
 
 
 def announce(layer: object, kind: EventType, detail: str) -> None:
-    """Tell the listeners of every pipeline that contains `layer` of something that happened outside any call."""
-    for pipeline in pipelines():
-        if layer in pipeline.layers:
-            listeners = pipeline.dispatch.get(kind)
-            if listeners:
-                deliver(listeners, kind, pipeline.name or str(getattr(layer, "name", "")), 0, None, detail)
+    """Tell of something that happened to `layer` outside any call: the listeners of every pipeline that contains it.
+
+    Where no pipeline of the inventory does, those hear it who listen to every pipeline.
+    """
+    name = str(getattr(layer, "name", ""))
+    heard = [(pipeline.dispatch, pipeline.name or name) for pipeline in pipelines() if layer in pipeline.layers]
+    for dispatch, function_name in heard or [(everybody, name)]:
+        audience = dispatch.get(kind)
+        if audience:
+            deliver(audience, kind, function_name, 0, None, detail)
 
 
 def get_in_flight_count() -> int:

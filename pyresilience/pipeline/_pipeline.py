@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from pyresilience.events._bus import DispatchTable, Listener, check_listeners, dispatch_table
+from pyresilience.events._bus import DispatchTable, Listener, check_listeners
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._adapt import function_name, is_async
 from pyresilience.pipeline._blocking_root import awaited, blocking_root, blocking_shortcut
-from pyresilience.pipeline._call import Binding, Entry, Layer
+from pyresilience.pipeline._call import Binding, Entry, KeyedBinding, Layer
 from pyresilience.pipeline._compose import attributes, fold, hoist_deadline, layer_name, shortcut, worker_pool
 from pyresilience.runtime._blocking import invoke_blocking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from pyresilience.pipeline._call import Call
     from pyresilience.runtime._threads import WorkerPool
 
 P = ParamSpec("P")
@@ -31,8 +32,8 @@ class Config(Protocol):
         ...
 
 
-NOBODY: DispatchTable = {}
-"""Of all pipelines that have no listener."""
+BOUND_ONCE: dict[Any, Entry] = {}
+"""What a pipeline shares among its functions when it has only one yet; stays empty."""
 
 Member = Config | Layer
 """What a pipeline is made of: a config builds a fresh layer, a live layer is shared wherever it is used."""
@@ -61,51 +62,26 @@ class Pipeline:
         TypeError: a member is neither a config nor a layer, or a listener is not callable.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_async_entry",
-        "_blocking_entry",
-        "_listeners",
-        "_thread_entry",
-        "dispatch",
-        "entered",
-        "judge",
-        "layers",
-        "name",
-        "pool",
-        "timed",
-        "total",
-    )
+    __slots__ = ("__weakref__", "_layers", "_shared", "dispatch", "entered", "name")
 
+    dispatch: DispatchTable
     entered: list[None]
 
     def __init__(self, *layers: Member, name: str | None = None, listeners: Iterable[Listener] = ()) -> None:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, not {name!r}")
+        own = check_listeners("listeners", listeners)
+        live = hoist_deadline(tuple(_live(member) for member in layers))
         self.name = name
-        self._listeners = check_listeners("listeners", listeners)
-        self.layers: tuple[Layer, ...] = hoist_deadline(tuple(_live(member) for member in layers))
-        self.total: int | None = min(attributes(self.layers, "total_nanoseconds"), default=None)
-        judges = attributes(self.layers, "judge")
-        self.judge: Callable[[Any], bool] | None = judges[0] if judges else None
-        self.pool: WorkerPool | None = worker_pool(self.layers)
-        self.dispatch: DispatchTable = NOBODY
-        self.timed = False
-        self._async_entry: Entry | None = None
-        self._thread_entry: Entry | None = None
-        self._blocking_entry: Entry | None = None
-        for position, layer in enumerate(self.layers):
+        self._layers: Layer | tuple[Layer, ...] = live[0] if len(live) == 1 else live
+        self._shared: dict[Any, Entry] | None = None
+        self.dispatch = DispatchTable(own) if own else inventory.everybody
+        for position, layer in enumerate(live):
             attached = getattr(layer, "attached", None)
             if attached is not None:
-                attached(self.layers[position + 1 :])
-        inventory.add(self)
-        self.refresh_listeners()  # after it is known: who subscribes meanwhile is heard as well
-
-    def refresh_listeners(self) -> None:
-        """Take the process-wide listeners into account; called when those change."""
-        listeners = (*self._listeners, *inventory.subscribed())
-        self.dispatch = dispatch_table(listeners) if listeners else NOBODY
-        self.timed = bool(self.dispatch) or self.total is not None
+                attached(live[position + 1 :])
+        if name is not None or own or any(member is layer for member in layers for layer in live):
+            inventory.add(self)
 
     def __repr__(self) -> str:
         body = " > ".join(layer_name(layer) if inspect.isfunction(layer) else repr(layer) for layer in self.layers)
@@ -178,27 +154,32 @@ class Pipeline:
 
     # ------------------------------------------------------------------ composing it
 
+    def _entry(self, innermost: Callable[[Call[Any]], Any], **how: Any) -> Entry:
+        """What a call enters. The first function has its own; any further ones share theirs, if it is of any size."""
+        shared = self._shared
+        if shared and innermost in shared:
+            return shared[innermost]
+        entry = fold(self.layers, innermost, total=self.total, **how)
+        if shared is None:
+            self._shared = BOUND_ONCE
+        elif len(self.layers) > 1:
+            self._shared = {**shared, innermost: entry}
+        return entry
+
     def _bind(self, fn: Callable[..., Any]) -> Binding:
         name = self.name or function_name(fn)
         self._refuse_async_only(name)
-        entry = self._blocking_entry or fold(self.layers, invoke_blocking, awaited)
-        self._blocking_entry = self._shared(entry)
-        return Binding(self, fn, name, entry)
+        return self._binding(fn, name, self._entry(invoke_blocking, adapt=awaited))
 
     def _bind_async(self, fn: Callable[..., Any], *, in_thread: bool = False) -> Binding:
         from pyresilience.runtime._anyio import invoke_async, invoke_in_thread
 
-        if in_thread:
-            entry = self._thread_entry or fold(self.layers, invoke_in_thread)
-            self._thread_entry = self._shared(entry)
-        else:
-            entry = self._async_entry or fold(self.layers, invoke_async)
-            self._async_entry = self._shared(entry)
-        return Binding(self, fn, self.name or function_name(fn), entry)
+        entry = self._entry(invoke_in_thread if in_thread else invoke_async)
+        return self._binding(fn, self.name or function_name(fn), entry)
 
-    def _shared(self, entry: Entry) -> Entry | None:
-        """Functions of one pipeline share what was composed; a single layer is composed of nothing."""
-        return entry if len(self.layers) > 1 else None
+    def _binding(self, fn: Callable[..., Any], name: str, entry: Entry) -> Binding:
+        keyed = any(getattr(layer, "keyed", False) for layer in self.layers)
+        return (KeyedBinding if keyed else Binding)(self, fn, name, entry)
 
     def _refuse_async_only(self, name: str) -> None:
         for layer in self.layers:
@@ -207,6 +188,27 @@ class Pipeline:
                 raise TypeError(f"{layer_name(layer)} cannot guard the sync function {name!r}: {reason}")
 
     # ------------------------------------------------------------------ looking at it
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The live layers, the outermost first."""
+        layers = self._layers
+        return layers if type(layers) is tuple else (cast("Layer", layers),)
+
+    @property
+    def total(self) -> int | None:
+        """Nanoseconds for the whole of a call; None without a limit."""
+        return min(attributes(self.layers, "total_nanoseconds"), default=None)
+
+    @property
+    def judge(self) -> Callable[[Any], bool] | None:
+        """What tells a value that counts as a failure."""
+        return next(iter(attributes(self.layers, "judge")), None)
+
+    @property
+    def pool(self) -> WorkerPool | None:
+        """The worker threads for sync functions with a deadline; None when a timeout opted out of them."""
+        return worker_pool(self.layers)
 
     @property
     def in_flight(self) -> int:

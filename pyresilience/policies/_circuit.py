@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyresilience.policies._windows import FAILED, SLOW, CountWindow, exact, reaches
 from pyresilience.runtime._sources import NANOSECONDS
@@ -22,11 +22,65 @@ class CircuitState(StrEnum):
 
 
 REFUSED = -1
-NO_PROBES: dict[int, Any] = {}
+NO_PROBES: dict[int, int] = {}
 """Of all circuits that are not half-open. Nothing is ever added to it."""
 MAX_OVERDUE = 1000
 DEFAULT_LEASE = 30.0
 """Seconds that a probe may go unreported when neither an attempt timeout nor `recovery_timeout` says so."""
+GRACE = 2.0
+"""A probe has this many times its attempt timeout before its place is given away: the timeout itself reports first."""
+
+
+class _Trial:
+    """One half-open period.
+
+    Attributes:
+        probes: those under way, and when their lease ends.
+        overdue: probes that lost their place; what they report is true all the same.
+    """
+
+    __slots__ = ("overdue", "probes", "slow_successes", "successes")
+
+    def __init__(self) -> None:
+        self.probes: dict[int, int] = {}
+        self.overdue: dict[int, None] = {}
+        self.successes = 0
+        self.slow_successes = 0
+
+    def has_place(self, limit: int, now: int) -> bool:
+        if len(self.probes) >= limit:
+            for probe in [probe for probe, end in self.probes.items() if end <= now]:
+                del self.probes[probe]
+                self.overdue[probe] = None
+            while len(self.overdue) > MAX_OVERDUE:
+                del self.overdue[next(iter(self.overdue))]
+        return len(self.probes) < limit
+
+    def abandon(self, permit: int) -> None:
+        self.probes.pop(permit, None)
+        self.overdue.pop(permit, None)
+
+
+class _Rates(CountWindow):
+    """The last calls, and the shares of them that open the circuit."""
+
+    __slots__ = ("_failure_rate", "_slow_rate", "minimum")
+
+    def __init__(self, config: CircuitBreakerConfig) -> None:
+        super().__init__(config.sliding_window_size)
+        self.minimum = config.minimum_calls or config.sliding_window_size
+        self._failure_rate = exact(config.failure_rate_threshold)
+        self._slow_rate = exact(config.slow_call_rate_threshold)
+
+    def over_threshold(self) -> bool:
+        if self.calls < self.minimum:
+            return False
+        if self.failed and reaches(self.failed, self.calls, self._failure_rate):
+            return True
+        return bool(self.slow) and self.too_slow(self.slow, self.calls)
+
+    def too_slow(self, slow: int, calls: int) -> bool:
+        return reaches(slow, calls, self._slow_rate)
 
 
 class Circuit:
@@ -42,16 +96,10 @@ class Circuit:
     """
 
     __slots__ = (
+        "_attempt",
         "_config",
-        "_failure_rate",
-        "_lease",
-        "_minimum",
-        "_overdue",
-        "_probe_limit",
         "_serial",
-        "_slow_rate",
-        "_slow_successes",
-        "_successes",
+        "_trial",
         "_window",
         "failures",
         "forced",
@@ -59,7 +107,6 @@ class Circuit:
         "open_until",
         "pending",
         "permit",
-        "probes",
         "state",
     )
 
@@ -69,25 +116,30 @@ class Circuit:
     light: int
     failures: int
     open_until: int
-    probes: dict[int, int]
-    _overdue: dict[int, None]
     pending: deque[int] | None
-    _window: CountWindow | None
+    _trial: _Trial | None
 
     def __init__(self, config: CircuitBreakerConfig) -> None:
         self._config = config
-        if config.sliding_window_size:
-            self._failure_rate = exact(config.failure_rate_threshold)
-            self._slow_rate = exact(config.slow_call_rate_threshold)
-        self._minimum = config.minimum_calls or config.sliding_window_size
-        self._probe_limit = config.half_open_max_calls or config.success_threshold
-        self._lease = config.recovery_timeout or DEFAULT_LEASE
+        self._attempt = 0.0
         self._serial = 0
+        self._window = _Rates(config) if config.sliding_window_size else None
         self._enter(CircuitState.CLOSED, 0)
 
-    def set_lease(self, seconds: float) -> None:
-        """How long a probe may go unreported before its place is given to another."""
-        self._lease = seconds
+    def limit_attempts(self, seconds: float) -> None:
+        """An attempt inside takes that long at the most; of several limits the longest counts."""
+        self._attempt = max(self._attempt, seconds)
+
+    @property
+    def lease(self) -> float:
+        """Seconds that a probe may go unreported before its place is given to another."""
+        config = self._config
+        return config.probe_timeout or self._attempt * GRACE or config.recovery_timeout or DEFAULT_LEASE
+
+    @property
+    def probes(self) -> dict[int, int]:
+        """The probes under way, and when their lease ends."""
+        return NO_PROBES if self._trial is None else self._trial.probes
 
     def reserve(self) -> int:
         """A number for a probe that is going to ask; nothing is taken yet."""
@@ -104,65 +156,57 @@ class Circuit:
         if self.state is CircuitState.OPEN or not self._has_place(now):
             return REFUSED, entered
         permit = self.reserve() if probe is None else probe
-        self.probes[permit] = now + int(self._lease * NANOSECONDS)
+        self.probes[permit] = now + int(self.lease * NANOSECONDS)
         return permit, entered
 
     def _has_place(self, now: int) -> bool:
-        if len(self.probes) >= self._probe_limit:
-            for probe in [probe for probe, end in self.probes.items() if end <= now]:
-                del self.probes[probe]
-                self._overdue[probe] = None
-            while len(self._overdue) > MAX_OVERDUE:
-                del self._overdue[next(iter(self._overdue))]
-        return len(self.probes) < self._probe_limit
+        limit = self._config.half_open_max_calls or self._config.success_threshold
+        return self._trial is None or self._trial.has_place(limit, now)
 
     def record(self, permit: int | None, now: int, *, failed: bool, slow: bool = False) -> CircuitState | None:
         """The outcome of a call; None as permit counts for whatever state the circuit is in now."""
         if self.state is CircuitState.CLOSED and permit in (None, self.permit):
             return self._record_closed(now, failed, slow)
-        if permit is None or permit in self.probes or permit in self._overdue:
-            if self.state is not CircuitState.HALF_OPEN:
-                return None
-            return self._record_probe(permit, now, failed, slow)
+        trial = self._trial
+        if trial is not None and (permit is None or permit in trial.probes or permit in trial.overdue):
+            return self._record_probe(trial, permit, now, failed, slow)
         return None
 
     def abandon(self, permit: int) -> None:
         """The call ended without a verdict: cancelled, refused further in, or ignored."""
-        self.probes.pop(permit, None)
-        self._overdue.pop(permit, None)
+        if self._trial is not None:
+            self._trial.abandon(permit)
 
     def _record_closed(self, now: int, failed: bool, slow: bool) -> CircuitState | None:
         self.failures = self.failures + 1 if failed else 0
-        if self._window is None:
+        window = self._window
+        if window is None:
             tripped = self.failures >= self._config.failure_threshold
         else:
             self.drain()
-            self._window.add(failed * FAILED | slow * SLOW)
-            tripped = self._over_threshold(self._window)
+            window.add(failed * FAILED | slow * SLOW)
+            tripped = window.over_threshold()
         if tripped:
             return self._enter(CircuitState.OPEN, now)
-        settled = self._window is None or self._window.calls >= self._minimum  # a success does not open it any more
+        settled = window is None or window.calls >= window.minimum  # a success does not open it any more
         self.light = self.permit if settled and not failed else REFUSED
         return None
 
-    def _over_threshold(self, window: CountWindow) -> bool:
-        if window.calls < self._minimum:
-            return False
-        if window.failed and reaches(window.failed, window.calls, self._failure_rate):
-            return True
-        return bool(window.slow) and reaches(window.slow, window.calls, self._slow_rate)
-
-    def _record_probe(self, permit: int | None, now: int, failed: bool, slow: bool) -> CircuitState | None:
+    def _record_probe(
+        self, trial: _Trial, permit: int | None, now: int, failed: bool, slow: bool
+    ) -> CircuitState | None:
         if permit is not None:
-            self.abandon(permit)
+            trial.abandon(permit)
         if failed:
             return self._enter(CircuitState.OPEN, now)
-        self._successes += 1
-        self._slow_successes += slow
-        if self._successes < self._config.success_threshold:
+        trial.successes += 1
+        trial.slow_successes += slow
+        if trial.successes < self._config.success_threshold:
             return None
-        slow_counts = self._slow_successes > 0 and self._config.sliding_window_size > 0
-        still_slow = slow_counts and reaches(self._slow_successes, self._successes, self._slow_rate)
+        window = self._window
+        still_slow = (
+            window is not None and trial.slow_successes > 0 and window.too_slow(trial.slow_successes, trial.successes)
+        )
         return self._enter(CircuitState.OPEN if still_slow else CircuitState.CLOSED, now)
 
     def force(self, state: CircuitState, now: int) -> CircuitState | None:
@@ -200,21 +244,20 @@ class Circuit:
         return window.calls, window.failed / window.calls, window.slow / window.calls
 
     def _enter(self, state: CircuitState, now: int) -> CircuitState:
-        size = self._config.sliding_window_size
         self.permit = self.light = REFUSED  # first: who sees the new `pending` must not see the old period
         self._serial += 1
         self.state = state
         self.forced = False
         self.failures = 0
-        self._successes = 0
-        self._slow_successes = 0
-        half_open = state is CircuitState.HALF_OPEN
-        self.probes = {} if half_open else NO_PROBES
-        self._overdue = {} if half_open else NO_PROBES  # lost their place; what they report is true all the same
-        self.open_until = now + int(self._config.recovery_timeout * NANOSECONDS)
-        self._window = CountWindow(size) if size else None
-        self.pending = deque(maxlen=size) if size else None
+        self._trial = _Trial() if state is CircuitState.HALF_OPEN else None
+        waits = int(self._config.recovery_timeout * NANOSECONDS) if state is CircuitState.OPEN else 0
+        self.open_until = now + waits
+        if self._window is None:
+            self.pending = None
+        else:
+            self._window.clear()
+            self.pending = deque(maxlen=self._config.sliding_window_size)
         if state is CircuitState.CLOSED:
             self.permit = self._serial
-            self.light = REFUSED if size else self._serial
+            self.light = self._serial if self._window is None else REFUSED
         return state

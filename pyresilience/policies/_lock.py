@@ -17,10 +17,34 @@ whose lock is held is let in, where with a plain lock it would wait for ever; wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import threading
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import threading
+_making = threading.RLock()  # a signal handler may need a lock while one is being made
+
+
+class LazyLock(Protocol):
+    """An object that gets its lock late."""
+
+    _own_lock: threading.Lock
+
+
+def make_lock(owner: LazyLock) -> threading.Lock:
+    """The lock of an object that has none yet; the same one for all threads that ask at the same time."""
+    with _making:
+        if not hasattr(owner, "_own_lock"):
+            owner._own_lock = threading.Lock()
+        return owner._own_lock
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def let_go(lock: threading.RLock) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyresilience.pipeline._adapt import is_coroutine_callable
+from pyresilience.policies._kept import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
+Config = TypeVar("Config")
 
 HUGE = 10**9
 """No count and no duration may be larger: nanoseconds and timers have to hold it."""
@@ -85,10 +88,17 @@ def choice(owner: object, field: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{_where(owner, field)} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
-def config_of(kind: type[Any], value: object) -> None:
-    """The argument of a layer's constructor is the config that belongs to it."""
+def config_of(kind: type[Config], value: Config | None) -> Config:
+    """The config of a layer, from the argument of its constructor; layers with equal configs share one (see `kept`).
+
+    Raises:
+        TypeError: it is the config of something else.
+    """
+    if value is None:
+        value = kind()
     if not isinstance(value, kind):
         raise TypeError(f"expected a {kind.__name__}, not {value!r}")
+    return kept(value) if type(value) is kind else value  # a subclass may hold more
 
 
 def _short(value: object) -> str:

@@ -15,6 +15,9 @@ class CountWindow:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self.clear()
+
+    def clear(self) -> None:
         self._ring: deque[int] = deque()
         self.failed = 0
         self.slow = 0

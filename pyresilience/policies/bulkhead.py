@@ -116,8 +116,7 @@ class Bulkhead:
     __slots__ = ("_lock", "_permits", "config", "name")
 
     def __init__(self, config: BulkheadConfig | None = None, *, name: str = "bulkhead") -> None:
-        config = BulkheadConfig() if config is None else config
-        validate.config_of(BulkheadConfig, config)
+        config = validate.config_of(BulkheadConfig, config)
         self.config = config
         self.name = name
         self._lock = threading.RLock()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyresilience.errors import ResilienceTimeoutError
 from pyresilience.events._events import EventType
+from pyresilience.pipeline._call import KeyedBinding
 from pyresilience.policies import _validate as validate
 from pyresilience.policies._cache_key import ATOMS, CallKeys, Unhashable, function_key
 from pyresilience.policies._lock import let_go
@@ -86,10 +87,10 @@ class Cache:
     __slots__ = ("_flights", "_lock", "_store", "_warned", "config", "name")
 
     outside_deadline = True
+    keyed = True  # bindings keep how keys are made of a function's arguments
 
     def __init__(self, config: CacheConfig | None = None, *, name: str = "cache") -> None:
-        config = CacheConfig() if config is None else config
-        validate.config_of(CacheConfig, config)
+        config = validate.config_of(CacheConfig, config)
         self.config = config
         self.name = name
         self._lock = threading.RLock()
@@ -162,9 +163,12 @@ class Cache:
             except TypeError as error:
                 raise Unhashable(str(error)) from None
             return key
-        if binding.keys is None:
-            binding.keys = CallKeys(binding.fn)
-        return binding.keys.of(call.args, call.kwargs)
+        keys = binding.keys if isinstance(binding, KeyedBinding) else None
+        if keys is None:
+            keys = CallKeys(binding.fn)
+            if isinstance(binding, KeyedBinding):  # or else this cache is hidden inside a layer of the user's
+                binding.keys = keys
+        return keys.of(call.args, call.kwargs)
 
     def shortcut(self, binding: Binding) -> Callable[[tuple[Any, ...]], Any] | None:
         """For a cache that nothing but a fallback stands around: what to ask before a call is even made.

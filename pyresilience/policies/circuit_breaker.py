@@ -13,6 +13,7 @@ from pyresilience.events._events import EventType
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.policies import _validate as validate
 from pyresilience.policies._circuit import REFUSED, Circuit, CircuitState
+from pyresilience.policies._lock import make_lock
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import unwrap
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call, CallNext
 
 R = TypeVar("R")
-
-GRACE = 2.0
-"""A probe has this many times its attempt timeout before its place is given away: the timeout itself reports first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +101,17 @@ class CircuitBreaker:
     a probe that ends in one gives its place back.
     """
 
-    __slots__ = ("_anonymous", "_circuit", "_lock", "_longest", "_slow", "config", "name")
+    __slots__ = ("_anonymous", "_circuit", "_own_lock", "_slow", "config", "name")
+
+    _own_lock: threading.Lock
 
     def __init__(self, config: CircuitBreakerConfig | None = None, *, name: str = "circuit_breaker") -> None:
-        config = CircuitBreakerConfig() if config is None else config
-        validate.config_of(CircuitBreakerConfig, config)
+        config = validate.config_of(CircuitBreakerConfig, config)
         self.config = config
         self.name = name
         self._circuit = Circuit(config)
-        self._lock = threading.Lock()
-        self._longest = 0.0
         self._slow = int(config.slow_call_duration * sources.NANOSECONDS)
         self._anonymous: deque[int] | None = None
-        if config.probe_timeout is not None:
-            self._circuit.set_lease(config.probe_timeout)
 
     def __repr__(self) -> str:
         return f"CircuitBreaker({self._circuit.state.value})"
@@ -126,9 +121,16 @@ class CircuitBreaker:
     def attached(self, inner: tuple[Any, ...]) -> None:
         """A pipeline contains this breaker and, inside it, these layers: an attempt timeout bounds a probe."""
         limits = [limit for layer in inner if (limit := getattr(layer, "attempt_seconds", None)) is not None]
-        if limits and self.config.probe_timeout is None:
-            self._longest = max(self._longest, min(limits))
-            self._circuit.set_lease(self._longest * GRACE)
+        if limits:
+            self._circuit.limit_attempts(min(limits))
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """Made when it is first needed: while calls succeed nothing takes it."""
+        try:
+            return self._own_lock
+        except AttributeError:
+            return make_lock(self)
 
     async def __call__(self, call: Call[R], call_next: CallNext[R]) -> R:
         circuit = self._circuit
@@ -319,7 +321,7 @@ class CircuitBreaker:
 
     def reset_after_fork(self) -> None:
         """Probes that the parent's threads had under way will never be reported here."""
-        self._lock = threading.Lock()
+        self._own_lock = threading.Lock()
         self._circuit.probes.clear()
 
 

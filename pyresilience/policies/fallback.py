@@ -52,20 +52,20 @@ class Fallback:
     total timeout, runs once per call, and its answers are not cached.
     """
 
-    __slots__ = ("_call_handler", "_caught", "async_only", "config", "name")
+    __slots__ = ("config", "name")
 
     outside_deadline = True
     only_failures = True  # answers pass through it untouched
 
     def __init__(self, config: FallbackConfig | None = None, *, name: str = "fallback") -> None:
-        config = FallbackConfig() if config is None else config
-        validate.config_of(FallbackConfig, config)
-        handler = config.handler
+        config = validate.config_of(FallbackConfig, config)
         self.config = config
         self.name = name
-        self._caught = () if handler is None else tuple(config.fallback_on)
-        self._call_handler = callable(handler)
-        self.async_only = "its handler is an async function" if is_coroutine_callable(handler) else None
+
+    @property
+    def async_only(self) -> str | None:
+        """Why it cannot guard a sync function, if it cannot."""
+        return "its handler is an async function" if is_coroutine_callable(self.config.handler) else None
 
     def __repr__(self) -> str:
         return f"Fallback({self.config.handler!r})"
@@ -75,7 +75,8 @@ class Fallback:
             return await call_next(call)
         except Exception as error:
             original = unwrap(error)
-            if not isinstance(original, self._caught):
+            caught: Any = self.config.fallback_on  # a tuple, since it was checked
+            if self.config.handler is None or not isinstance(original, caught):
                 raise
             try:
                 if call.tokens is not None:
@@ -89,8 +90,9 @@ class Fallback:
 
     async def _answer(self, call: Call[R], error: BaseException) -> R:
         handler: Any = self.config.handler
-        answer = handler(error) if self._call_handler else handler
-        if not (self._call_handler and inspect.isawaitable(answer)):
+        called = callable(handler)
+        answer: Any = handler(error) if called else handler
+        if not (called and inspect.isawaitable(answer)):
             return answer  # type: ignore[no-any-return]
         if call.blocking:
             if inspect.iscoroutine(answer):

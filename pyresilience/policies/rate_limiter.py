@@ -67,17 +67,15 @@ class _Limiter:
     or is gone), they are passed over.
     """
 
-    __slots__ = ("_line", "_lock", "_max_wait", "_rate", "config", "name")
+    __slots__ = ("_line", "_lock", "_rate", "config", "name")
 
     forwards = True  # a plain function that returns a coroutine, its own or that of the next layer
 
     def __init__(self, config: RateLimiterConfig | None = None, *, name: str = "rate_limiter") -> None:
-        config = RateLimiterConfig() if config is None else config
-        validate.config_of(RateLimiterConfig, config)
+        config = validate.config_of(RateLimiterConfig, config)
         self.config = config
         self.name = name
         self._lock = threading.RLock()
-        self._max_wait = config.max_wait * sources.NANOSECONDS
         self._rate: Rate = ALGORITHMS[config.algorithm](
             config.max_calls, max(1, round(config.period * sources.NANOSECONDS))
         )
@@ -131,7 +129,7 @@ class _Limiter:
     async def _turn(self, runtime: Runtime, deadline: float) -> tuple[float, int]:
         """Take a token, after waiting in line if that is allowed: 0 and the time. Else the seconds to wait, and 0."""
         ticket = Ticket(runtime.waiter())
-        allowed = min(self._max_wait, runtime.remaining(deadline) * sources.NANOSECONDS)
+        allowed = min(self.config.max_wait * sources.NANOSECONDS, runtime.remaining(deadline) * sources.NANOSECONDS)
         stalls = runtime.stalls_event_loop()
         try:
             with self._lock:

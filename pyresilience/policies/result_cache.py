@@ -19,8 +19,7 @@ class _ResultCache(Generic[K, V]):
     """A bounded map with expiry, for use on its own; thread-safe."""
 
     def __init__(self, config: CacheConfig | None = None) -> None:
-        config = CacheConfig() if config is None else config
-        validate.config_of(CacheConfig, config)
+        config = validate.config_of(CacheConfig, config)
         self.config = config
         self._lock = threading.Lock()
         self._store = config.store()

@@ -101,7 +101,7 @@ class Retry:
     and `retry_after` fits it.
     """
 
-    __slots__ = ("budget", "config", "judge", "name")
+    __slots__ = ("budget", "config", "name")
 
     def __init__(
         self,
@@ -110,22 +110,25 @@ class Retry:
         budget: RetryBudget | RetryBudgetConfig | None = None,
         name: str = "retry",
     ) -> None:
-        config = RetryConfig() if config is None else config
-        validate.config_of(RetryConfig, config)
+        config = validate.config_of(RetryConfig, config)
         self.config = config
         self.budget = None if budget is None else _live_budget(budget)
         self.name = name
-        self.judge = config.retry_on_result
 
     def __repr__(self) -> str:
         return f"Retry(max_attempts={self.config.max_attempts})"
+
+    @property
+    def judge(self) -> Callable[[Any], bool] | None:
+        """What tells a value that counts as a failure."""
+        return self.config.retry_on_result
 
     def reset_after_fork(self) -> None:
         if self.budget is not None:
             self.budget.reset_after_fork()
 
     async def __call__(self, call: Call[R], call_next: CallNext[R]) -> R:
-        judge = self.judge
+        judge = self.config.retry_on_result
         earlier: tuple[Hold, ...] = ()
         last: BaseException | None = None
         failure: BaseException | None = None

@@ -59,8 +59,7 @@ class RetryBudget:
     """
 
     def __init__(self, config: RetryBudgetConfig | None = None) -> None:
-        config = RetryBudgetConfig() if config is None else config
-        validate.config_of(RetryBudgetConfig, config)
+        config = validate.config_of(RetryBudgetConfig, config)
         self.config = config
         self._lock = threading.Lock()
         self._bucket = TokenBucket(config.max_retries, config.refill_rate, sources.now())

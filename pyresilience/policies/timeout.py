@@ -63,13 +63,22 @@ class _Limited:
 
     forwards = True  # a plain function that returns a coroutine, its own or that of the next layer
 
+    config: TimeoutConfig
     seconds: float
-    nanoseconds: int
     total = False
-    in_thread: bool
     pool: WorkerPool | None
     queues: dict[Any, Any]
     name: str
+
+    @property
+    def nanoseconds(self) -> int:
+        """The limit, if there is one."""
+        return int(self.seconds * NANOSECONDS)
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether a sync function runs in a worker thread."""
+        return self.config.in_thread
 
     def __call__(self, call: Call[R], call_next: CallNext[R]) -> Awaitable[R]:
         return call.runtime.bounded(self, call, call_next)
@@ -88,14 +97,13 @@ class TotalTimeout(_Limited):
     A pipeline makes it from `TimeoutConfig(total=...)` and puts it outside every layer but fallback and cache.
     """
 
-    __slots__ = ("in_thread", "name", "nanoseconds", "pool", "queues", "seconds")
+    __slots__ = ("config", "name", "pool", "queues", "seconds")
 
     total = True
 
     def __init__(self, timeout: Timeout, seconds: float) -> None:
+        self.config = timeout.config
         self.seconds = seconds
-        self.nanoseconds = int(seconds * NANOSECONDS)
-        self.in_thread = timeout.in_thread
         self.pool = timeout.pool
         self.queues = NO_QUEUES
         self.name = timeout.name
@@ -118,24 +126,30 @@ class Timeout(_Limited):
     too. Cancellation by the caller passes through and is never turned into a timeout.
     """
 
-    __slots__ = ("config", "in_thread", "name", "nanoseconds", "only_total", "pool", "queues", "seconds", "totals")
+    __slots__ = ("config", "name", "pool", "queues", "seconds")
 
     forwards = True
 
     def __init__(self, config: TimeoutConfig | None = None, *, name: str = "timeout") -> None:
-        config = TimeoutConfig() if config is None else config
-        validate.config_of(TimeoutConfig, config)
+        config = validate.config_of(TimeoutConfig, config)
         self.config = config
         self.name = name
         self.seconds = config.seconds
-        self.nanoseconds = 0 if config.seconds == inf else int(config.seconds * NANOSECONDS)
-        self.in_thread = config.in_thread
         self.pool = None if config.pool_size is None else WorkerPool(config.pool_size)
         self.queues = NO_QUEUES
-        whole = [config.seconds] if not config.per_attempt else []
-        whole += [] if config.total is None else [config.total]
-        self.only_total = not config.per_attempt
-        self.totals = (TotalTimeout(self, min(whole)),) if whole and min(whole) != inf else ()
+
+    @property
+    def only_total(self) -> bool:
+        """Whether attempts have no limit of their own."""
+        return not self.config.per_attempt
+
+    @property
+    def totals(self) -> tuple[TotalTimeout, ...]:
+        """The layer that limits a whole call, made anew for each pipeline, if this one asks for it."""
+        whole = self.config.seconds if self.only_total else inf
+        if self.config.total is not None:
+            whole = min(whole, self.config.total)
+        return () if whole == inf else (TotalTimeout(self, whole),)
 
     @property
     def attempt_seconds(self) -> float | None:

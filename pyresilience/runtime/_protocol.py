@@ -48,10 +48,13 @@ class Limit(Protocol):
     """A duration that a `Timeout` layer enforces around the rest of the pipeline."""
 
     seconds: float
-    nanoseconds: int
     total: bool
-    in_thread: bool
     queues: dict[Any, Any]
+
+    @property
+    def nanoseconds(self) -> int: ...
+    @property
+    def in_thread(self) -> bool: ...
 
     def expired(self, call: Call[Any]) -> Exception:
         """Announce the timeout and return the error to raise."""

@@ -27,6 +27,7 @@ from pyresilience import (
     RateLimiterConfig,
     ResilienceTimeoutError,
     RetryConfig,
+    Timeout,
     TimeoutConfig,
 )
 from pyresilience.runtime._threads import WorkerPool
@@ -298,7 +299,7 @@ def test_starting_threads_may_be_interrupted():
             time.sleep(0.0005)
         assert not pipeline.in_flight
 
-    pipeline.pool = WorkerPool(4, idle_seconds=0.0)
+    pipeline.find(Timeout).pool = WorkerPool(4, idle_seconds=0.0)
     storm(lambda: pipeline.call_sync(int), 300, longest=200e-6, calm=calm)
 
 

@@ -144,7 +144,7 @@ def suspendable(pipeline: Pipeline) -> Callable[[Deadline | None], Any]:
         else:
             steps.append(layer)
             waits = waits or _may_wait(layer)
-    entry = fold(tuple(reversed(steps)), request)
+    entry = fold(tuple(reversed(steps)), request, total=pipeline.total)
     return async_root(Binding(pipeline, request, pipeline.name or "request", entry))
 
 
