@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_USED = EventType.FALLBACK_USED  # until 3.12 a function is called to find a member in its class
+
 
 @dataclass(frozen=True, slots=True)
 class FallbackConfig:
@@ -83,7 +85,8 @@ class Fallback:
                     call.refund()
                 call.forget_attempt()
                 answer = await self._answer(call, original)
-                call.ending = (EventType.FALLBACK_USED, original, "")
+                # The error's traceback leads to this call: a cycle, which only the telling of the event would end.
+                call.ending = (_USED, original if call.heard(_USED) else None, "")
                 return answer
             finally:
                 del original

@@ -64,25 +64,30 @@ def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
     return None if loop is None or current_task(loop) is None else loop
 
 
+def _on_asyncio() -> bool:
+    """Whether this task is one of asyncio; without asking for its loop where trio was never imported."""
+    return "trio" not in sys.modules or _asyncio_loop() is not None
+
+
 _backends: dict[bool, tuple[type[AsyncBackend], type[anyio.CancelScope]]] = {}
 """Of asyncio (True) and trio, what anyio itself would look up each time: its backend and the class of its scopes."""
 
 
-def _backend(loop: asyncio.AbstractEventLoop | None) -> tuple[type[AsyncBackend], type[anyio.CancelScope]]:
-    found = _backends.get(loop is not None)
+def _backend(on_asyncio: bool) -> tuple[type[AsyncBackend], type[anyio.CancelScope]]:
+    found = _backends.get(on_asyncio)
     if found is None:
         import anyio
 
         token = anyio.lowlevel.current_token()
         found = token.backend_class, type(anyio.CancelScope())
-        if isinstance(token.native_token, asyncio.AbstractEventLoop) is (loop is not None):  # or else outside any task
-            _backends[loop is not None] = found
+        if isinstance(token.native_token, asyncio.AbstractEventLoop) is on_asyncio:  # or else outside any task
+            _backends[on_asyncio] = found
     return found
 
 
 def backend_here() -> tuple[type[AsyncBackend], type[anyio.CancelScope]]:
     """The backend of anyio in this task, and the class of its scopes."""
-    return _backend(_asyncio_loop())
+    return _backend(_on_asyncio())
 
 
 def _is_late(call: Call[Any], limit: Limit) -> bool:
@@ -112,7 +117,7 @@ class AnyioRuntime:
         return False
 
     def sleep(self, seconds: float, deadline: float) -> Awaitable[None]:
-        if _asyncio_loop() is not None:
+        if _on_asyncio():
             return asyncio.sleep(seconds)  # what anyio does there, without three coroutines in between
         import anyio
 
@@ -120,10 +125,10 @@ class AnyioRuntime:
 
     def remaining(self, deadline: float) -> float:
         left = inf if deadline == inf else sources.seconds_until(deadline)
-        loop = _asyncio_loop()
-        if loop is not None and "anyio" not in sys.modules:
+        on_asyncio = _on_asyncio()
+        if on_asyncio and "anyio" not in sys.modules:
             return left  # then nobody has opened a scope of it
-        backend, _ = _backend(loop)
+        backend, _ = _backend(on_asyncio)
         around = backend.current_effective_deadline()
         return left if around == inf else min(left, around - backend.current_time())
 
@@ -165,7 +170,7 @@ class AnyioRuntime:
         call_next: Callable[[Call[Any]], Awaitable[R]],
     ) -> R:
         """With a timer of its own: on trio, and where the duration differs from call to call."""
-        backend, scope_class = _backend(loop)
+        backend, scope_class = _backend(loop is not None)
         left = sources.seconds_until(call.deadline) if limit.total else limit.seconds
         if left > 0:
             expires = backend.current_time() + left
