@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pyresilience import unsubscribe
 from pyresilience.pipeline import _inventory
 from pyresilience.testing import VirtualTime
 from tests.docs.pages import PAGES, Block, blocks, page_id
@@ -38,6 +39,11 @@ def virtual(monkeypatch):
 def _empty_inventory(monkeypatch):
     """Pages show the state of the whole process, which other tests have used as well."""
     monkeypatch.setattr(_inventory, "_pipelines", [])
+    heard = _inventory._subscribed
+    yield
+    for listener in _inventory._subscribed[len(heard) :]:
+        unsubscribe(listener)
+    assert _inventory._subscribed == heard
 
 
 @pytest.fixture(autouse=True)
