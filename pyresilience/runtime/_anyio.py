@@ -58,7 +58,7 @@ class AnyioWaiter:
         self.event = anyio.Event()
 
 
-def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+def asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """The loop of the running asyncio task; None on trio, also when its guest mode runs on an asyncio loop."""
     loop = _get_running_loop()
     return None if loop is None or current_task(loop) is None else loop
@@ -66,7 +66,7 @@ def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
 
 def _on_asyncio() -> bool:
     """Whether this task is one of asyncio; without asking for its loop where trio was never imported."""
-    return "trio" not in sys.modules or _asyncio_loop() is not None
+    return "trio" not in sys.modules or asyncio_loop() is not None
 
 
 _backends: dict[bool, tuple[type[AsyncBackend], type[anyio.CancelScope]]] = {}

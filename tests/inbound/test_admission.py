@@ -29,6 +29,7 @@ from pyresilience import (
     Pipeline,
     RateLimiter,
     RateLimiterConfig,
+    Timeout,
     TimeoutConfig,
     resilience_context,
 )
@@ -177,6 +178,94 @@ async def test_a_deadline_counts_from_where_the_timeout_stands(events):
     assert statuses == [200, 504] and ended == [pytest.approx(3), pytest.approx(5)]
     assert kinds(events) == ["success", "timeout", "failure"]
     assert pipeline.find(Bulkhead).statistics().in_use == 0
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_request_that_waited_keeps_to_its_own_deadline_though_later_ones_are_in_line_before_it():
+    timeout = Timeout(TimeoutConfig(seconds=5))
+    waiting = Pipeline(timeout, BulkheadConfig(1, max_wait=math.inf))
+    ended = {}
+
+    async def app(scope, receive, send):
+        try:
+            await anyio.sleep(3 if scope["path"] == "/first" else 60)
+            await respond(send)
+        finally:
+            ended[scope["path"]] = anyio.current_time() - began
+
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(get, ResilienceMiddleware(app, pipeline=waiting), "/first")
+        await anyio.sleep(0.5)
+        tasks.start_soon(get, ResilienceMiddleware(app, pipeline=waiting), "/waits")
+        await anyio.sleep(0.5)
+        tasks.start_soon(get, ResilienceMiddleware(app, pipeline=Pipeline(timeout)), "/later")
+    assert ended == {"/first": pytest.approx(3), "/waits": pytest.approx(5.5), "/later": pytest.approx(6)}
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_app_sees_its_deadline_until_its_response_is_complete(backend):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(anyio.current_effective_deadline() - anyio.current_time())
+        await anyio.sleep(1)
+        await respond(send)
+        seen.append(anyio.current_effective_deadline())
+        await anyio.sleep(9)
+        seen.append(anyio.current_time() - began)
+
+    async def scenario():
+        nonlocal began
+        began = anyio.current_time()
+        await get(ResilienceMiddleware(app, pipeline=Pipeline(TimeoutConfig(seconds=5))))
+
+    began = 0.0
+    VirtualTime().run(scenario, backend=backend)
+    assert seen == [pytest.approx(5), math.inf, pytest.approx(10)]
+
+
+def test_an_app_that_fails_leaves_no_deadline_behind():
+    async def app(scope, receive, send):
+        raise LookupError
+
+    async def scenario():
+        for _ in range(3):
+            with pytest.raises(LookupError):
+                await get(middleware)
+        return [len(queue.open) for queue in timeout.queues.values()]
+
+    timeout = Timeout(TimeoutConfig(seconds=5))
+    middleware = ResilienceMiddleware(app, pipeline=Pipeline(timeout))
+    assert VirtualTime().run(scenario, backend="asyncio") == [0]
+
+
+def test_requests_with_one_limit_share_one_timer():
+    async def app(scope, receive, send):
+        await anyio.sleep(0.1)
+        ended.append(anyio.current_time() - began)
+        await anyio.sleep(60 if len(ended) % 2 else 0)
+        await respond(send)
+
+    async def scenario():
+        nonlocal began
+        loop = asyncio.get_running_loop()
+        middleware = ResilienceMiddleware(app, pipeline=Pipeline(TimeoutConfig(seconds=5)))
+        began = loop.time()
+        tasks = [asyncio.create_task(get(middleware)) for _ in range(50)]
+        await asyncio.sleep(0.2)
+        timers.append(sum(not timer.cancelled() for timer in loop._scheduled))
+        replies = await asyncio.gather(*tasks)
+        statuses.extend(reply.status for reply in replies)
+        timers.append(loop.time() - began)
+
+    began = 0.0
+    ended: list[float] = []
+    statuses: list[int] = []
+    timers: list[float] = []
+    VirtualTime().run(scenario, backend="asyncio")
+    assert sorted(statuses) == [200] * 25 + [504] * 25
+    assert timers == [26, pytest.approx(5)]  # the apps that sleep, and the timer of them all
 
 
 @pytest.mark.usefixtures("each_way")

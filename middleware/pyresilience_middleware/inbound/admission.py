@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import copy_context
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -51,7 +50,8 @@ class Admissions:
         suspended = self._admit(deadline)
         try:
             waits_for = suspended.send(None)
-            if waits_for is not ADMITTED:
+            waits = waits_for is not ADMITTED
+            if waits:
                 await until_admitted(suspended, waits_for)
         except BaseException as error:
             if deadline is not None:
@@ -68,8 +68,12 @@ class Admissions:
             if deadline is None:
                 await app(scope, receive, reply.send)
             else:
-                with deadline.cancelling():
-                    await app(scope, receive, reply.send)
+                cancelling = deadline.cancelling(waited=waits)
+                try:
+                    with cancelling:
+                        await app(scope, receive, reply.send)
+                finally:
+                    deadline.lift()
         except BaseException as error:
             reply.settle(error)
             if reply.started or not isinstance(error, (CallRejectedError, ResilienceTimeoutError)):
@@ -123,14 +127,14 @@ class AdmittedReply(WatchedReply):
             self.settle(None)
         elif self.suspended is not None:
             self.settle(self.failure())  # never in a variable here: its traceback leads to this frame
-            if deadline is not None and not deadline.scope.cancel_called:
-                deadline.scope.deadline = inf
+            if deadline is not None:
+                deadline.lift()
 
     def failure(self) -> Exception | None:
         """Why the request has failed although the app has raised nothing. Announces a timeout."""
         deadline = self.deadline
         if deadline is not None and deadline.call is not None:
-            late = self.status < 500 and deadline.backend.current_time() >= deadline.expires
+            late = self.status < 500 and deadline.clock() >= deadline.expires
             if late or deadline.scope.cancel_called:
                 return deadline.limit.expired(deadline.call)
         return ServerErrorResponse(self.status) if self.status >= 500 else None

@@ -11,12 +11,11 @@ from pyresilience.pipeline._async_root import async_root
 from pyresilience.pipeline._call import Binding
 from pyresilience.pipeline._compose import fold
 from pyresilience.policies.timeout import TotalTimeout
-from pyresilience.runtime._anyio import backend_here
+from pyresilience.runtime._anyio import asyncio_loop, backend_here
+from pyresilience.runtime._deadlines import DeadlineQueue, queue_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
-
-    import anyio
 
     from pyresilience import Call, CallNext, Layer
 
@@ -47,24 +46,61 @@ class Deadline:
 
     Attributes:
         call, limit: of which call and which layer it is; the call, which leads back here, is let go at its end.
-        expires: when it is, in seconds of the event loop's clock.
+        expires: when it is, in seconds of `clock`.
+        clock: the time of the event loop.
         scope: what cancels the app at that time.
     """
 
-    __slots__ = ("backend", "call", "expires", "limit", "scope")
+    __slots__ = ("_loop", "_queue", "call", "clock", "expires", "limit", "scope")
 
     limit: Timeout | TotalTimeout
+    clock: Callable[[], float]
+    scope: Any  # a scope of anyio
 
     def __init__(self) -> None:
-        self.backend, scope_class = backend_here()
-        self.scope = scope_class()
+        self._loop = asyncio_loop()
+        self._queue: DeadlineQueue | None = None
         self.call: Call[Any] | None = None
         self.expires = inf
 
-    def cancelling(self) -> anyio.CancelScope:
-        """The scope for the app."""
-        self.scope.deadline = self.expires
+    def keep(self, limit: Timeout | TotalTimeout, call: Call[Any]) -> None:
+        """A layer sets a limit from now on; the earliest counts."""
+        loop = self._loop
+        if loop is None:
+            queue = None
+            clock = backend_here()[0].current_time
+        else:
+            queue = limit.queues.get(loop) or queue_for(limit, loop)
+            clock = queue.time
+        expires = clock() + limit.seconds
+        if expires < self.expires:
+            self._queue = queue
+            self.clock = clock
+            self.expires = expires
+            self.limit = limit
+            self.call = call
+
+    def cancelling(self, *, waited: bool) -> Any:
+        """The scope for the app. It has a timer of its own if the request `waited`: then it is not the last in line."""
+        queue = self._queue
+        if queue is None or waited:
+            self._queue = None
+            self.scope = backend_here()[1](deadline=self.expires)
+        else:
+            scope = self.scope = queue.scope()
+            queue.open[scope] = scope.expires = self.expires
+            if not queue.armed:
+                queue.arm(self.expires)
         return self.scope
+
+    def lift(self) -> None:
+        """It is kept: nothing is cancelled any more."""
+        queue = self._queue
+        if queue is not None:
+            queue.open.pop(self.scope, None)
+            self.scope.expires = inf
+        elif not self.scope.cancel_called:
+            self.scope.deadline = inf
 
 
 @coroutine
@@ -110,12 +146,7 @@ class _Limit:
         self._waits = waits
 
     def __call__(self, call: Call[R], call_next: CallNext[R]) -> Awaitable[R]:
-        limit, deadline = self._limit, call.args[0]
-        expires = deadline.backend.current_time() + limit.seconds
-        if expires < deadline.expires:
-            deadline.expires = expires
-            deadline.limit = limit
-            deadline.call = call
+        call.args[0].keep(self._limit, call)
         return self._bounded(call, call_next) if self._waits else call_next(call)
 
     async def _bounded(self, call: Call[R], call_next: CallNext[R]) -> R:
