@@ -62,6 +62,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--instructions", action="store_true", help="count the instructions of a call (needs valgrind)")
     parser.add_argument("--scale", action="store_true", help="curves over pipelines, hosts, waiters, listeners, ...")
     parser.add_argument("--whole-path", action="store_true", help="requests per second from a client to a server")
+    counts = benchmarks.whole_path.report.CONNECTIONS
+    parser.add_argument("--connections", type=int, nargs="+", choices=counts, help="--whole-path with some; no files")
     parser.add_argument("--only", metavar="CASE", nargs="+", choices=CASES, help=f"of {', '.join(CASES)}; no files")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where the results go as well")
     parser.add_argument("--python", metavar="VERSION", help="measure another Python, such as 3.13")
@@ -72,6 +74,8 @@ def arguments() -> argparse.Namespace:
         parser.error("--instructions, --scale and --whole-path are commands of their own")
     if options.only and (options.scale or options.whole_path):
         parser.error("--only names cases, which --scale and --whole-path do not have")
+    if options.connections and not options.whole_path:
+        parser.error("--connections is for --whole-path")
     if options.check and options.write_baseline:
         parser.error("--check compares with the baseline that --write-baseline replaces: give one of them")
     if options.write_baseline and (options.quick or options.only):
@@ -148,7 +152,7 @@ def main() -> int:
     elif options.scale:
         print(benchmarks.scale.report.run(peers))
     elif options.whole_path:
-        print(benchmarks.whole_path.report.run(peers))
+        print(benchmarks.whole_path.report.run(peers, options.connections or ()))
     else:
         fine = measure_calls(options, cases, peers)
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)

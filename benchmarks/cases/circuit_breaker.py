@@ -41,6 +41,11 @@ def with_aiobreaker() -> Any:
 
 
 def with_pybreaker() -> Any:
+    """Its coroutines are tornado's, whose futures asyncio can await."""
+    return library("pybreaker").CircuitBreaker(fail_max=THRESHOLD)(__pybreaker_call_async=True)(answer)
+
+
+def with_pybreaker_sync() -> Any:
     return library("pybreaker").CircuitBreaker(fail_max=THRESHOLD)(answer_sync)
 
 
@@ -81,6 +86,7 @@ CONSECUTIVE = Case(
         peer("circuitbreaker", lambda: with_circuitbreaker(answer)),
         peer("aiobreaker", with_aiobreaker),
         peer("hyx", with_hyx),
+        peer("pybreaker (tornado)", with_pybreaker),
     ),
     (Bar(3),),
 )
@@ -110,7 +116,7 @@ SYNC = Case(
         BARE_SYNC,
         ours("pyresilience", lambda: guarded(answer_sync)),
         peer("circuitbreaker (no lock)", lambda: with_circuitbreaker(answer_sync)),
-        peer("pybreaker", with_pybreaker),
+        peer("pybreaker", with_pybreaker_sync),
         peer("purgatory", with_purgatory_sync),
         peer("interlock-cb (window)", lambda: with_interlock(answer_sync)),
         peer("redress (failures in 60 s)", with_redress_sync),

@@ -8,13 +8,15 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.model import library
+from benchmarks.whole_path import asking, guards
 from benchmarks.whole_path.processes import LOAD, pin
-from benchmarks.whole_path.turn import Turn, summarize
 
-ATTEMPTS = 3
+if TYPE_CHECKING:
+    from benchmarks.whole_path.guards import Get
+    from benchmarks.whole_path.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,72 +24,49 @@ class Client:
     """A client of one library.
 
     Attributes:
-        guard: what goes around its transport.
-        bare: the client without that.
-        most: connections with which the guard can still be seen beside the pool, in which each request looks at all.
+        bare: the client without a guard.
+        transport: what goes around its transport.
+        get: what goes around its method `get`; is given the library as well, for its exceptions.
     """
 
     library: str
-    guard: Callable[[Any], Any]
     bare: str
-    most: int
-
-
-def unguarded(transport: Any) -> Any:
-    return transport
-
-
-def guarded(transport: Any) -> Any:
-    from pyresilience_middleware import ResilienceTransport
-
-    return ResilienceTransport(transport)
-
-
-def guarded_httpx(transport: Any) -> Any:
-    from pyresilience_middleware.outbound.httpx import ResilienceTransport
-
-    return ResilienceTransport(transport)
-
-
-def with_httpx_retries(transport: Any) -> Any:
-    httpx_retries = library("httpx_retries")
-    return httpx_retries.RetryTransport(transport, retry=httpx_retries.Retry(total=ATTEMPTS - 1))
+    transport: Callable[[Any], Any] = guards.unguarded_transport
+    get: Callable[[Get, Any], Get] = guards.unguarded
 
 
 CLIENTS = {
-    "httpx2": Client("httpx2", unguarded, "httpx2", most=512),
-    "httpx2, pyresilience": Client("httpx2", guarded, "httpx2", most=512),
-    "httpx": Client("httpx", unguarded, "httpx", most=8),
-    "httpx, pyresilience": Client("httpx", guarded_httpx, "httpx", most=8),
-    "httpx, httpx-retries": Client("httpx", with_httpx_retries, "httpx", most=8),
+    "httpx2": Client("httpx2", "httpx2"),
+    "httpx2, pyresilience": Client("httpx2", "httpx2", transport=guards.guarded),
+    "httpx2, hyx: retry, breaker": Client("httpx2", "httpx2", get=guards.with_hyx),
+    "httpx2, backoff, circuitbreaker": Client("httpx2", "httpx2", get=guards.with_single_libraries),
+    "httpx2, stamina: retry": Client("httpx2", "httpx2", get=guards.with_stamina),
+    "httpx": Client("httpx", "httpx"),
+    "httpx, pyresilience": Client("httpx", "httpx", transport=guards.guarded_httpx),
+    "httpx, httpx-retries": Client("httpx", "httpx", transport=guards.with_httpx_retries),
 }
+
+WAYS = {"httpx2": asking.without_pause, "httpx": asking.in_rounds}
+"""How the clients of a library are kept busy."""
 
 
 async def load(client: Client, url: str, connections: int, seconds: float) -> Turn:
-    """Raises RuntimeError if anything is answered with something else than 200."""
+    """A turn. Anything that is answered with something else than 200 ends it with an error."""
     http = library(client.library)
     limits = http.Limits(max_connections=connections, max_keepalive_connections=connections)
-    transport = client.guard(http.AsyncHTTPTransport(limits=limits))
+    transport = client.transport(http.AsyncHTTPTransport(limits=limits))
     latencies: list[float] = []
     async with http.AsyncClient(transport=transport, timeout=60) as session:
+        get = client.get(session.get, http)
 
         async def ask() -> None:
             started = time.perf_counter()
-            response = await session.get(url)
+            response = await get(url)
             latencies.append(time.perf_counter() - started)
             if response.status_code != 200:
                 raise RuntimeError(f"status {response.status_code}")
 
-        async def ask_until(end: float) -> None:
-            await ask()
-            while time.perf_counter() < end:
-                await ask()
-
-        await asyncio.gather(*(ask() for _ in range(connections)))
-        latencies.clear()
-        started, processor = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(ask_until(started + seconds) for _ in range(connections)))
-        return summarize(latencies, time.perf_counter() - started, time.process_time() - processor)
+        return await WAYS[client.library](ask, latencies, connections, seconds)
 
 
 def main() -> None:

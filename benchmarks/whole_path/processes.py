@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.environment import Environment
 
 ANSWER_TIMEOUT = 30
-TURN_TIMEOUT = 30
+TURN_TIMEOUT = 60
 SERVER, LOAD = 0, -1
 """Which of the cores a process gets, of those that it may use."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmarks.page import WHOLE_PATH, publish
@@ -20,28 +20,42 @@ from benchmarks.whole_path.turn import Turn
 if TYPE_CHECKING:
     from benchmarks.environment import Environment
 
-TURNS = 5
-"""Of each variant and number of connections."""
-SECONDS = 0.75
-CROWDED, CROWDED_SECONDS = 512, 4.0
-"""From so many connections on, a client's pool takes milliseconds for a request: fewer would be too few to tell."""
-CLIENT_CONNECTIONS = (1, 8, 64, 512)
-SERVER_CONNECTIONS = (1, 64, 512)
+CONNECTIONS = (1, 64, 512)
 PACKAGE = "benchmarks.whole_path"
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """How often a variant takes its turn, and how long it lasts."""
+
+    turns: int = 5
+    seconds: float = 0.75
+
+
+USUAL = Plan()
+PLANS: Mapping[str, Mapping[int, Plan]] = {"httpx2": {512: Plan(seconds=2)}, "httpx": {512: Plan(turns=4)}}
+"""Library to number of connections with which its pool takes milliseconds for a request.
+
+With 512 of httpx a turn is one request on each, which takes five seconds, after seven in which they are opened.
+"""
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
-    """How a variant is measured, and the most connections that it is asked for."""
+    """How a variant is measured with so many connections for so many seconds, and the plans that are not as usual."""
 
-    turn: Callable[[int], Turn]
-    most: int = SERVER_CONNECTIONS[-1]
+    turn: Callable[[int, float], Turn]
+    plans: Mapping[int, Plan] = field(default_factory=dict[int, Plan])
 
 
-def run(environment: Environment) -> str:
-    """Measure both sides and write what came of it."""
-    comparisons = [clients(environment), applications(environment)]
-    parts = [f"CPython {environment.version}, the middle of {TURNS} turns of {SECONDS:g} s each (least to most)."]
+def run(environment: Environment, only: Collection[int] = ()) -> str:
+    """Measure both sides. Unless it is only with some numbers of connections, write what came of it."""
+    counts = [count for count in CONNECTIONS if not only or count in only]
+    comparisons = [clients(environment, counts), applications(environment, counts)]
+    if only:
+        return "\n\n".join(tables(comparison) for comparison in comparisons)
+    usual = f"the middle of {USUAL.turns} turns (least to most), of {USUAL.seconds:g} s unless said otherwise"
+    parts = [f"CPython {environment.version}, {usual}."]
     PLOTS.mkdir(exist_ok=True)
     for comparison in comparisons:
         plot = f"benchmarks-whole-path-{comparison.key}.svg"
@@ -55,28 +69,29 @@ def run(environment: Environment) -> str:
     return content
 
 
-def clients(environment: Environment) -> Comparison:
+def clients(environment: Environment, counts: Sequence[int]) -> Comparison:
     bare = {name: client.bare for name, client in CLIENTS.items()}
-    comparison = Comparison("clients", "Clients", CLIENT_CONNECTIONS, bare)
+    comparison = Comparison("clients", "Clients", counts, bare)
     with server(environment, f"{PACKAGE}.origin") as origin:
-        loads = {name: Load(_client(environment, origin, name), client.most) for name, client in CLIENTS.items()}
+        loads = {
+            name: Load(_client(environment, origin, name), PLANS[client.library]) for name, client in CLIENTS.items()
+        }
         _take_turns(comparison, loads)
     return comparison
 
 
-def _client(environment: Environment, origin: Server, name: str) -> Callable[[int], Turn]:
-    def turn(connections: int) -> Turn:
-        seconds = SECONDS if connections < CROWDED else CROWDED_SECONDS
+def _client(environment: Environment, origin: Server, name: str) -> Callable[[int, float], Turn]:
+    def turn(connections: int, seconds: float) -> Turn:
         arguments = [name, "--port", str(origin.port), "--seconds", str(seconds), "--connections", str(connections)]
         return Turn(**measured(environment, f"{PACKAGE}.client", arguments))
 
     return turn
 
 
-def applications(environment: Environment) -> Comparison:
+def applications(environment: Environment, counts: Sequence[int]) -> Comparison:
     """All servers are there from the beginning; those whose turn it is not have nothing to do."""
     bare = dict.fromkeys(APPLICATIONS, BARE)
-    comparison = Comparison("applications", "Applications under uvicorn", SERVER_CONNECTIONS, bare)
+    comparison = Comparison("applications", "Applications under uvicorn", counts, bare)
     loads: dict[str, Load] = {}
     with contextlib.ExitStack() as stack:
         for name in APPLICATIONS:
@@ -90,9 +105,9 @@ def applications(environment: Environment) -> Comparison:
     return comparison
 
 
-def _application(environment: Environment, service: Server) -> Callable[[int], Turn]:
-    def turn(connections: int) -> Turn:
-        arguments = ["--port", str(service.port), "--seconds", str(SECONDS), "--connections", str(connections)]
+def _application(environment: Environment, service: Server) -> Callable[[int, float], Turn]:
+    def turn(connections: int, seconds: float) -> Turn:
+        arguments = ["--port", str(service.port), "--seconds", str(seconds), "--connections", str(connections)]
         before = service.processor()
         found = measured(environment, f"{PACKAGE}.load", arguments)
         spent = service.processor() - before
@@ -105,11 +120,12 @@ def _application(environment: Environment, service: Server) -> Callable[[int], T
 def _take_turns(comparison: Comparison, loads: dict[str, Load]) -> None:
     for connections in comparison.connections:
         print(f"  {comparison.title}, {connections} connections", file=sys.stderr, flush=True)
-        for number in range(TURNS):
+        plans = {name: load.plans.get(connections, USUAL) for name, load in loads.items()}
+        for number in range(max(plan.turns for plan in plans.values())):
             for name in loads if number % 2 == 0 else reversed(loads):
-                if name in comparison.errors or connections > loads[name].most:
+                if name in comparison.errors or number >= plans[name].turns:
                     continue
                 try:
-                    comparison.add(name, connections, loads[name].turn(connections))
+                    comparison.add(name, connections, loads[name].turn(connections, plans[name].seconds))
                 except RuntimeError as error:
                     comparison.errors[name] = str(error)
