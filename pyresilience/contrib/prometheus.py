@@ -162,9 +162,17 @@ class PrometheusListener:
         return f"PrometheusListener({self.namespace!r})"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        self._count_without_event(event.event_type, event.function_name, event.duration)
+        self._metrics.count(event.event_type, event.function_name, event.duration)
 
-    def _count_without_event(self, event_type: EventType, function_name: str, duration: float | None) -> None:
+    def _take_facts(
+        self,
+        event_type: EventType,
+        function_name: str,
+        _attempt: int,
+        _error: BaseException | None,
+        _detail: str,
+        duration: float | None,
+    ) -> None:
         """Count one event; the duration is in seconds."""
         self._metrics.count(event_type, function_name, duration)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from pyresilience._promises import declares
-from pyresilience.events._events import EventType, ResilienceEvent, resilience_context
+from pyresilience.events._events import EventType, ResilienceEvent, context_now
 
 logger = logging.getLogger("pyresilience")
 
@@ -22,9 +22,11 @@ class Listener(Protocol):
     def __call__(self, event: ResilienceEvent, /) -> object: ...
 
 
-Count = Callable[[EventType, str, "float | None"], object]
-Audience = tuple[tuple[Count, ...], tuple[Listener, ...]]
-"""Who wants events of one type: those who count them, and those who listen."""
+Facts = Callable[[EventType, str, int, "BaseException | None", str, "float | None"], object]
+"""Takes what an event would hold, but for the context: type, name, attempt, error, detail, duration."""
+
+Audience = tuple[tuple[Facts, ...], tuple[Listener, ...]]
+"""Who wants events of one type: listeners of ours that are content with the facts, and those who get an event."""
 
 
 class DispatchTable(dict[EventType, Audience]):
@@ -68,25 +70,16 @@ def _audiences(listeners: Iterable[Listener]) -> dict[EventType, Audience]:
     table: dict[EventType, Audience] = {}
     for listener in listeners:
         wanted = getattr(listener, "event_types", None)
-        count = _count_of(listener)
+        take = _takes_facts(listener)
         for kind in EventType if wanted is None else wanted:
-            counts, heard = table.get(kind, ((), ()))
-            table[kind] = (counts, (*heard, listener)) if count is None else ((*counts, count), heard)
+            takers, heard = table.get(kind, ((), ()))
+            table[kind] = (takers, (*heard, listener)) if take is None else ((*takers, take), heard)
     return table
 
 
-def _count_of(listener: Any) -> Count | None:
-    """What a listener of ours that only counts does so with. A subclass that replaces `__call__` wants to be called."""
-    return listener._count_without_event if declares(listener, "_count_without_event") else None
-
-
-def _copied(context: Any) -> dict[str, Any] | None:
-    """A snapshot of the context; a wrong value must not break the call."""
-    try:
-        return dict(context)
-    except (TypeError, ValueError):
-        logger.warning("resilience_context must hold a dict or None, not a %s", type(context).__name__)
-        return None
+def _takes_facts(listener: Any) -> Facts | None:
+    """What a listener of ours takes facts with. A subclass that replaces `__call__` wants to be called."""
+    return listener._take_facts if declares(listener, "_take_facts") else None
 
 
 def deliver(
@@ -99,18 +92,15 @@ def deliver(
     duration: float | None = None,
 ) -> None:
     """Let everybody know of one event. Who raises an `Exception` is logged and passed over."""
-    counts, listeners = audience
-    for count in counts:
+    takers, listeners = audience
+    for take in takers:
         try:
-            count(kind, function_name, duration)
+            take(kind, function_name, attempt, error, detail, duration)
         except Exception:
-            _failed(getattr(count, "__self__", count), kind, function_name)
+            _failed(getattr(take, "__self__", take), kind, function_name)
     if not listeners:
         return
-    context = resilience_context.get()
-    if context is not None:
-        context = context.copy() if type(context) is dict else _copied(context)
-    event = ResilienceEvent(kind, function_name, attempt, error, detail, context, duration)
+    event = ResilienceEvent(kind, function_name, attempt, error, detail, context_now(), duration)
     for listener in listeners:
         try:
             listener(event)

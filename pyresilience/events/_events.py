@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,8 +11,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+logger = logging.getLogger("pyresilience")
+
 resilience_context: ContextVar[dict[str, Any] | None] = ContextVar("resilience_context", default=None)
 """Request-scoped metadata; a copy of it travels on every event as `event.context`."""
+
+
+def context_now() -> dict[str, Any] | None:
+    """A copy of the context. Anything else than a dict in it is not an error of the call, and is logged."""
+    context = resilience_context.get()
+    if context is None:
+        return None
+    if type(context) is dict:
+        return context.copy()
+    try:
+        return dict(context)
+    except (TypeError, ValueError):
+        logger.warning("resilience_context must hold a dict or None, not a %s", type(context).__name__)
+        return None
 
 
 class EventType(StrEnum):

@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from pyresilience.events._events import ResilienceEvent, context_now, resilience_context
+
 if TYPE_CHECKING:
-    from pyresilience.events._events import EventType, ResilienceEvent
+    from pyresilience.events._events import EventType
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -59,14 +61,31 @@ class JsonEventLogger:
         return f"JsonEventLogger({self._logger.name!r}, {logging.getLevelName(self._level)})"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        logger = self._logger
-        if not logger.isEnabledFor(self._level):
+        if self._logger.isEnabledFor(self._level):
+            self._log(self._line(event))
+
+    def _take_facts(
+        self,
+        event_type: EventType,
+        function_name: str,
+        attempt: int,
+        error: BaseException | None,
+        detail: str,
+        duration: float | None,
+    ) -> None:
+        """Log a line; it takes an event only if nothing like it was logged before."""
+        if not self._logger.isEnabledFor(self._level):
             return
         line = None
-        if event.error is None and not event.detail and not event.context:
-            line = self._lines.get((event.event_type, event.function_name, event.attempt))
+        if error is None and not detail and resilience_context.get() is None:
+            line = self._lines.get((event_type, function_name, attempt))
         if line is None:
+            event = ResilienceEvent(event_type, function_name, attempt, error, detail, context_now(), duration)
             line = self._line(event)
+        self._log(line)
+
+    def _log(self, line: str) -> None:
+        logger = self._logger
         if isinstance(logger, logging.Logger) and self._makes_records:
             # As `logger.log` does, without looking for the caller up the stack: it is always this listener.
             logger.handle(logger.makeRecord(logger.name, self._level, __file__, 0, line, (), None, "JsonEventLogger"))

@@ -139,9 +139,17 @@ class MetricsCollector:
         return f"MetricsCollector({len(self._series)} functions)"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        self._count_without_event(event.event_type, event.function_name, event.duration)
+        self._take_facts(event.event_type, event.function_name, event.attempt, None, "", event.duration)
 
-    def _count_without_event(self, event_type: EventType, function_name: str, duration: float | None) -> None:
+    def _take_facts(
+        self,
+        event_type: EventType,
+        function_name: str,
+        _attempt: int,
+        _error: BaseException | None,
+        _detail: str,
+        duration: float | None,
+    ) -> None:
         """Count one event; the duration, in seconds, is that of a `SUCCESS`."""
         series = self._series.get(function_name) or self._find(function_name)
         counts = series.counts

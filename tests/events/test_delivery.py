@@ -1,13 +1,15 @@
-"""Who is told of an event, and how: with the event, or with what there is to count."""
+"""Who is told of an event, and how: with the event, or with the facts that it would hold."""
+
+import logging
 
 import pytest
 
-from pyresilience import EventType, MetricsCollector, Pipeline, resilience_context
+from pyresilience import EventType, JsonEventLogger, MetricsCollector, Pipeline, resilience_context
 from pyresilience.contrib.prometheus import PrometheusListener
 
 
 class Tally:
-    """Counts, and would note an event."""
+    """Takes facts, and would note an event."""
 
     def __init__(self):
         self.counted = []
@@ -16,8 +18,9 @@ class Tally:
     def __call__(self, event):
         self.events.append(event)
 
-    def _count_without_event(self, event_type, function_name, duration):
+    def _take_facts(self, event_type, function_name, attempt, error, detail, duration):
         self.counted.append((event_type, function_name, duration))
+        self.told = (attempt, error, detail)
 
 
 class Replaced(Tally):
@@ -41,13 +44,15 @@ def call(fn, *listeners):
         pass
 
 
-def test_a_listener_that_counts_gets_no_event():
+def test_a_listener_that_takes_facts_gets_no_event():
     tally = Tally()
     call(answer, tally)
     call(refuse, tally)
     (success, name, duration), failure = tally.counted
     assert (success, name) == (EventType.SUCCESS, "counted") and duration >= 0
     assert failure == (EventType.FAILURE, "counted", None)
+    attempt, error, detail = tally.told
+    assert (attempt, detail) == (1, "") and isinstance(error, ConnectionError)
     assert tally.events == []
 
 
@@ -60,7 +65,7 @@ def test_a_subclass_that_replaces_the_call_gets_events():
 
 def test_an_attribute_of_that_name_on_the_object_is_not_asked():
     tally = Replaced()
-    tally._count_without_event = None
+    tally._take_facts = None
     call(answer, tally)
     assert len(tally.events) == 1
 
@@ -76,7 +81,7 @@ def test_both_kinds_hear_of_the_same_decision():
     assert events[0].context == {"trace_id": "t"} and isinstance(events[0].error, ConnectionError)
 
 
-def test_event_types_hold_for_those_who_count():
+def test_event_types_hold_for_those_who_take_facts():
     tally = Tally()
     tally.event_types = (EventType.FAILURE,)
     call(answer, tally)
@@ -89,7 +94,7 @@ def test_one_that_fails_is_logged_by_name_and_keeps_nobody_from_hearing(caplog):
         def __call__(self, event):
             raise AssertionError
 
-        def _count_without_event(self, event_type, function_name, duration):
+        def _take_facts(self, event_type, function_name, attempt, error, detail, duration):
             raise ValueError("no")
 
         def __repr__(self):
@@ -123,3 +128,36 @@ def test_ours_count_the_same_with_an_event(make):
         call(fn, listener)
         call(fn, lambda event: listener(event))
     assert counted(listener) == ({"success": 2, "failure": 2}, 2)
+
+
+@pytest.mark.parametrize("context", [None, {}, {"trace_id": "t", "depth": [1, 2]}, "no dict"])
+def test_a_line_is_the_same_with_an_event(context, caplog):
+    """Twice each, as a line with nothing but type, name and attempt in it is kept."""
+    logger = logging.getLogger("tests.delivery")
+    logger.setLevel(logging.INFO)
+    listener = JsonEventLogger(logger)
+    lines = []
+    token = resilience_context.set(context)
+    try:
+        for told in (listener, lambda event: listener(event)):
+            caplog.clear()
+            for fn in (answer, answer, refuse, refuse):
+                call(fn, told)
+            lines.append([record.getMessage() for record in caplog.records if record.name == logger.name])
+    finally:
+        resilience_context.reset(token)
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 4
+    assert all(('"context"' in line) == (type(context) is dict and bool(context)) for line in lines[0])
+    assert ["ConnectionError" in line for line in lines[0]] == [False, False, True, True]
+
+
+def test_a_log_that_is_not_enabled_looks_at_nothing(monkeypatch):
+    logger = logging.getLogger("tests.delivery.quiet")
+    logger.setLevel(logging.WARNING)
+    listener = JsonEventLogger(logger)
+    monkeypatch.setattr(listener, "_line", None)
+    monkeypatch.setattr(listener, "_log", None)
+    call(answer, listener)
+    call(refuse, listener)
+    assert listener._lines == {}
