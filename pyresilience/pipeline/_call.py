@@ -59,11 +59,13 @@ class Binding:
 
     __slots__ = ("call_next", "enter", "fn", "judge", "layer", "name", "pipeline")
 
-    def __init__(self, pipeline: Pipeline, fn: Callable[..., Any], name: str, entry: Entry) -> None:
+    def __init__(
+        self, pipeline: Pipeline, fn: Callable[..., Any], name: str, judge: Callable[[Any], bool] | None, entry: Entry
+    ) -> None:
         self.pipeline = pipeline
         self.fn = fn
         self.name = name
-        self.judge = pipeline.judge
+        self.judge = judge
         self.enter, self.layer, self.call_next = entry
 
 
@@ -72,8 +74,10 @@ class KeyedBinding(Binding):
 
     __slots__ = ("keys",)
 
-    def __init__(self, pipeline: Pipeline, fn: Callable[..., Any], name: str, entry: Entry) -> None:
-        super().__init__(pipeline, fn, name, entry)
+    def __init__(
+        self, pipeline: Pipeline, fn: Callable[..., Any], name: str, judge: Callable[[Any], bool] | None, entry: Entry
+    ) -> None:
+        super().__init__(pipeline, fn, name, judge, entry)
         self.keys: CallKeys | None = None
 
 

@@ -61,6 +61,43 @@ def _until_deadline(whole: _Whole, call: Call[Any], call_next: Callable[[Call[An
     return whole.func(whole.layer, call, call_next)
 
 
+class Composition:
+    """What layers become for any number of functions: folded once, and asked once what they say of themselves.
+
+    Attributes:
+        total: nanoseconds for the whole of a call; None without a limit.
+        judge: what tells a value that counts as a failure.
+        pool: the worker threads for sync functions with a deadline; None when a timeout opted out of them.
+        limited: whether there is a deadline for worker threads to keep to.
+        keyed: whether bindings keep how keys are made of a function's arguments.
+        async_only: the layer that cannot guard a sync function, and why, if there is one.
+    """
+
+    __slots__ = ("_entries", "_layers", "async_only", "judge", "keyed", "limited", "pool", "total")
+
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        self._layers = layers
+        self._entries: dict[Any, Entry] = {}
+        self.total: int | None = min(attributes(layers, "total_nanoseconds"), default=None)
+        self.judge: Callable[[Any], bool] | None = next(iter(attributes(layers, "judge")), None)
+        self.pool = worker_pool(layers)
+        self.limited = any(hasattr(layer, "in_thread") for layer in layers)
+        self.keyed = any(attributes(layers, "keyed"))
+        reasons = ((layer, getattr(layer, "async_only", None)) for layer in layers)
+        self.async_only: tuple[Layer, str] | None = next(((layer, reason) for layer, reason in reasons if reason), None)
+
+    def entry(
+        self,
+        innermost: Callable[[Call[Any]], Any],
+        adapt: Callable[[LayerFunction, Layer], LayerFunction] | None = None,
+    ) -> Entry:
+        """What a call enters; see `fold`."""
+        entry = self._entries.get(innermost)
+        if entry is None:
+            entry = self._entries[innermost] = fold(self._layers, innermost, total=self.total, adapt=adapt)
+        return entry
+
+
 def hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """A total timeout bounds every wait, so it goes outside all layers but those that answer in its place."""
     totals = [total for layer in layers for total in getattr(layer, "totals", ())]

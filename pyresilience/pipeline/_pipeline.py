@@ -11,13 +11,12 @@ from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._adapt import function_name, is_async
 from pyresilience.pipeline._blocking_root import awaited, blocking_root, blocking_shortcut
 from pyresilience.pipeline._call import Binding, Entry, KeyedBinding, Layer
-from pyresilience.pipeline._compose import attributes, fold, hoist_deadline, layer_name, shortcut, worker_pool
+from pyresilience.pipeline._compose import Composition, hoist_deadline, layer_name, shortcut
 from pyresilience.runtime._blocking import invoke_blocking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from pyresilience.pipeline._call import Call
     from pyresilience.runtime._threads import WorkerPool
 
 P = ParamSpec("P")
@@ -31,9 +30,6 @@ class Config(Protocol):
         """A fresh live layer with state of its own."""
         ...
 
-
-BOUND_ONCE: dict[Any, Entry] = {}
-"""What a pipeline shares among its functions when it has only one yet; stays empty."""
 
 Member = Config | Layer
 """What a pipeline is made of: a config builds a fresh layer, a live layer is shared wherever it is used."""
@@ -62,7 +58,7 @@ class Pipeline:
         TypeError: a member is neither a config nor a layer, or a listener is not callable.
     """
 
-    __slots__ = ("__weakref__", "_layers", "_shared", "dispatch", "entered", "name")
+    __slots__ = ("__weakref__", "_composition", "_layers", "dispatch", "entered", "name")
 
     dispatch: DispatchTable
     entered: list[None]
@@ -74,7 +70,7 @@ class Pipeline:
         live = hoist_deadline(tuple(_live(member) for member in layers))
         self.name = name
         self._layers: Layer | tuple[Layer, ...] = live[0] if len(live) == 1 else live
-        self._shared: dict[Any, Entry] | None = None
+        self._composition: Composition | bool = False  # True: it was made once, and not kept
         self.dispatch = DispatchTable(own) if own else inventory.everybody
         for position, layer in enumerate(live):
             attached = getattr(layer, "attached", None)
@@ -154,38 +150,34 @@ class Pipeline:
 
     # ------------------------------------------------------------------ composing it
 
-    def _entry(self, innermost: Callable[[Call[Any]], Any], **how: Any) -> Entry:
-        """What a call enters. The first function has its own; any further ones share theirs, if it is of any size."""
-        shared = self._shared
-        if shared and innermost in shared:
-            return shared[innermost]
-        entry = fold(self.layers, innermost, total=self.total, **how)
-        if shared is None:
-            self._shared = BOUND_ONCE
-        elif len(self.layers) > 1:
-            self._shared = {**shared, innermost: entry}
-        return entry
+    def _composed(self, *, keep: bool = False) -> Composition:
+        """The composition. It is not kept for one function alone, unless its calls ask for the pool in it."""
+        made = self._composition
+        if isinstance(made, Composition):
+            return made
+        composition = Composition(self.layers)
+        self._composition = composition if made or keep else True
+        return composition
 
     def _bind(self, fn: Callable[..., Any]) -> Binding:
         name = self.name or function_name(fn)
-        self._refuse_async_only(name)
-        return self._binding(fn, name, self._entry(invoke_blocking, adapt=awaited))
+        composition = self._composed()
+        if composition.async_only is not None:
+            layer, reason = composition.async_only
+            raise TypeError(f"{layer_name(layer)} cannot guard the sync function {name!r}: {reason}")
+        if composition.limited:
+            self._composition = composition
+        return self._binding(fn, name, composition, composition.entry(invoke_blocking, awaited))
 
     def _bind_async(self, fn: Callable[..., Any], *, in_thread: bool = False) -> Binding:
         from pyresilience.runtime._anyio import invoke_async, invoke_in_thread
 
-        entry = self._entry(invoke_in_thread if in_thread else invoke_async)
-        return self._binding(fn, self.name or function_name(fn), entry)
+        composition = self._composed(keep=in_thread)
+        entry = composition.entry(invoke_in_thread if in_thread else invoke_async)
+        return self._binding(fn, self.name or function_name(fn), composition, entry)
 
-    def _binding(self, fn: Callable[..., Any], name: str, entry: Entry) -> Binding:
-        keyed = any(getattr(layer, "keyed", False) for layer in self.layers)
-        return (KeyedBinding if keyed else Binding)(self, fn, name, entry)
-
-    def _refuse_async_only(self, name: str) -> None:
-        for layer in self.layers:
-            reason = getattr(layer, "async_only", None)
-            if reason:
-                raise TypeError(f"{layer_name(layer)} cannot guard the sync function {name!r}: {reason}")
+    def _binding(self, fn: Callable[..., Any], name: str, composition: Composition, entry: Entry) -> Binding:
+        return (KeyedBinding if composition.keyed else Binding)(self, fn, name, composition.judge, entry)
 
     # ------------------------------------------------------------------ looking at it
 
@@ -198,17 +190,12 @@ class Pipeline:
     @property
     def total(self) -> int | None:
         """Nanoseconds for the whole of a call; None without a limit."""
-        return min(attributes(self.layers, "total_nanoseconds"), default=None)
-
-    @property
-    def judge(self) -> Callable[[Any], bool] | None:
-        """What tells a value that counts as a failure."""
-        return next(iter(attributes(self.layers, "judge")), None)
+        return self._composed().total
 
     @property
     def pool(self) -> WorkerPool | None:
         """The worker threads for sync functions with a deadline; None when a timeout opted out of them."""
-        return worker_pool(self.layers)
+        return self._composed(keep=True).pool
 
     @property
     def in_flight(self) -> int:

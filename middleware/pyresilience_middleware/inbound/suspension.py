@@ -176,7 +176,7 @@ def suspendable(pipeline: Pipeline) -> Callable[[Deadline | None], Any]:
             steps.append(layer)
             waits = waits or _may_wait(layer)
     entry = fold(tuple(reversed(steps)), request, total=pipeline.total)
-    return async_root(Binding(pipeline, request, pipeline.name or "request", entry))
+    return async_root(Binding(pipeline, request, pipeline.name or "request", None, entry))
 
 
 def is_limit(layer: Layer) -> bool:
