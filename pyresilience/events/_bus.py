@@ -30,7 +30,11 @@ Audience = tuple[tuple[Facts, ...], tuple[Listener, ...]]
 
 
 class DispatchTable(dict[EventType, Audience]):
-    """For each event type who wants it; types nobody wants are absent."""
+    """For each event type who wants it; types nobody wants are absent.
+
+    Attributes:
+        own: the listeners of one pipeline; none in the table that all pipelines without listeners share.
+    """
 
     __slots__ = ("own",)
 

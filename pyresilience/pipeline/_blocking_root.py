@@ -86,6 +86,8 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         else:
             if pipeline.dispatch or call.held is not None:
                 succeeded(call, entered)
+            else:
+                call.ending = None  # an error in it leads back to this call
             return result
         finally:
             if call.held is None:

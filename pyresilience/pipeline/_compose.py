@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Last:
-    """The layer around the guarded function. A bound method of this is cheaper than a closure, and smaller."""
+    """The innermost layer, and the step after it, which is a plain function."""
 
     __slots__ = ("call_next", "func", "layer")
 
@@ -30,7 +30,7 @@ class _Last:
 
 
 class _Link:
-    """One layer and the step after it, whose method is bound on the way: it need not be kept."""
+    """Any other layer, and the link after it. Its method is bound on the way: it need not be kept."""
 
     __slots__ = ("after", "func", "layer")
 
@@ -69,7 +69,8 @@ class Composition:
         judge: what tells a value that counts as a failure.
         pool: the worker threads for sync functions with a deadline; None when a timeout opted out of them.
         limited: whether there is a deadline for worker threads to keep to.
-        keyed: whether bindings keep how keys are made of a function's arguments.
+        keyed: whether bindings keep how keys are made of a function's arguments: for a cache, which may also be hidden
+            in a layer that is not ours.
         async_only: the layer that cannot guard a sync function, and why, if there is one.
     """
 
@@ -82,7 +83,7 @@ class Composition:
         self.judge: Callable[[Any], bool] | None = next(iter(attributes(layers, "judge")), None)
         self.pool = worker_pool(layers)
         self.limited = any(hasattr(layer, "in_thread") for layer in layers)
-        self.keyed = any(attributes(layers, "keyed"))
+        self.keyed = any(getattr(layer, "keyed", True) for layer in layers)
         reasons = ((layer, getattr(layer, "async_only", None)) for layer in layers)
         self.async_only: tuple[Layer, str] | None = next(((layer, reason) for layer, reason in reasons if reason), None)
 
@@ -100,7 +101,7 @@ class Composition:
 
 def hoist_deadline(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """A total timeout bounds every wait, so it goes outside all layers but those that answer in its place."""
-    totals = [total for layer in layers for total in getattr(layer, "totals", ())]
+    totals: list[Layer] = [total for make in attributes(layers, "total_layers") for total in make()]
     if not totals:
         return layers
     rest = [layer for layer in layers if not getattr(layer, "only_total", False)]

@@ -1,7 +1,7 @@
 """The pipelines of the process, weakly: for listeners of all of them, health, metrics, draining and forks.
 
-One that has a name, listeners of its own or layers that may be in use without it is here from the start. Any other
-comes with its first call: until then there is nothing to show, to tell or to wait for.
+One that has a name, listeners of its own or layers that others know is here from the start. Any other comes with its
+first call, or when somebody looks at its layers: until then there is nothing to show, to tell or to wait for.
 """
 
 from __future__ import annotations
@@ -38,19 +38,22 @@ drains: list[Waiter] = []
 
 def add(pipeline: Pipeline) -> list[None]:
     """Count a pipeline in, unless it is; the list of its calls in flight."""
-    global _crowded
+    global _crowded, _pipelines
     with _lock:
-        if hasattr(pipeline, "entered"):
-            return pipeline.entered
-        _pipelines.append(weakref.ref(pipeline))
-        if len(_pipelines) > _crowded:
+        if len(_pipelines) >= _crowded:
             seen = list(_pipelines)
             _pipelines[: len(seen)] = [known for known in seen if known() is not None]
             _crowded = max(1000, 2 * len(_pipelines))
         if pipeline.dispatch is not everybody:
             pipeline.dispatch.listen(_subscribed)
-        pipeline.entered = [None] * SPARE
-        return pipeline.entered
+        entered: list[None] = [None] * SPARE
+        known = [weakref.ref(pipeline)]
+        try:
+            return pipeline.entered
+        except AttributeError:  # nothing is called from here on: an interrupt finds it in both places or in none
+            _pipelines += known
+            pipeline.entered = entered
+        return entered
 
 
 def pipelines() -> list[Pipeline]:
@@ -95,16 +98,12 @@ def _refresh() -> None:
 
 
 def announce(layer: object, kind: EventType, detail: str) -> None:
-    """Tell of something that happened to `layer` outside any call: the listeners of every pipeline that contains it.
-
-    Where no pipeline of the inventory does, those hear it who listen to every pipeline.
-    """
-    name = str(getattr(layer, "name", ""))
-    heard = [(pipeline.dispatch, pipeline.name or name) for pipeline in pipelines() if layer in pipeline.layers]
-    for dispatch, function_name in heard or [(everybody, name)]:
-        audience = dispatch.get(kind)
-        if audience:
-            deliver(audience, kind, function_name, 0, None, detail)
+    """Tell the listeners of every pipeline that contains `layer` of something that happened outside any call."""
+    for pipeline in pipelines():
+        if layer in pipeline.layers:
+            audience = pipeline.dispatch.get(kind)
+            if audience:
+                deliver(audience, kind, pipeline.name or str(getattr(layer, "name", "")), 0, None, detail)
 
 
 def get_in_flight_count() -> int:

@@ -58,7 +58,7 @@ class Pipeline:
         TypeError: a member is neither a config nor a layer, or a listener is not callable.
     """
 
-    __slots__ = ("__weakref__", "_composition", "_layers", "dispatch", "entered", "name")
+    __slots__ = ("__weakref__", "_composition", "_members", "dispatch", "entered", "name")
 
     dispatch: DispatchTable
     entered: list[None]
@@ -69,7 +69,7 @@ class Pipeline:
         own = check_listeners("listeners", listeners)
         live = hoist_deadline(tuple(_live(member) for member in layers))
         self.name = name
-        self._layers: Layer | tuple[Layer, ...] = live[0] if len(live) == 1 else live
+        self._members: Layer | tuple[Layer, ...] = live[0] if len(live) == 1 else live
         self._composition: Composition | bool = False  # True: it was made once, and not kept
         self.dispatch = DispatchTable(own) if own else inventory.everybody
         for position, layer in enumerate(live):
@@ -80,7 +80,7 @@ class Pipeline:
             inventory.add(self)
 
     def __repr__(self) -> str:
-        body = " > ".join(layer_name(layer) if inspect.isfunction(layer) else repr(layer) for layer in self.layers)
+        body = " > ".join(layer_name(layer) if inspect.isfunction(layer) else repr(layer) for layer in self._live)
         return f"Pipeline({body})" if self.name is None else f"Pipeline({self.name!r}: {body})"
 
     # ------------------------------------------------------------------ using it
@@ -108,7 +108,7 @@ class Pipeline:
             make, with_shortcut = blocking_root, blocking_shortcut
             binding = self._bind(fn)
         root = make(binding)
-        known = shortcut(self.layers, binding)
+        known = shortcut(self._live, binding)
         return functools.wraps(fn)(root if known is None else with_shortcut(root, binding, known))
 
     def _descriptor(self, descriptor: Any) -> Any:
@@ -150,12 +150,17 @@ class Pipeline:
 
     # ------------------------------------------------------------------ composing it
 
+    @property
+    def _live(self) -> tuple[Layer, ...]:
+        members = self._members
+        return members if type(members) is tuple else (cast("Layer", members),)
+
     def _composed(self, *, keep: bool = False) -> Composition:
         """The composition. It is not kept for one function alone, unless its calls ask for the pool in it."""
         made = self._composition
         if isinstance(made, Composition):
             return made
-        composition = Composition(self.layers)
+        composition = Composition(self._live)
         self._composition = composition if made or keep else True
         return composition
 
@@ -184,8 +189,8 @@ class Pipeline:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The live layers, the outermost first."""
-        layers = self._layers
-        return layers if type(layers) is tuple else (cast("Layer", layers),)
+        inventory.add(self)  # from now on others may use them without calling this pipeline
+        return self._live
 
     @property
     def total(self) -> int | None:
@@ -213,7 +218,7 @@ class Pipeline:
         """Forget what threads of the parent process held."""
         if hasattr(self, "entered"):
             self.entered = [None] * inventory.SPARE  # a call that goes on here leaves the list that it has entered
-        for layer in self.layers:
+        for layer in self._live:
             reset = getattr(layer, "reset_after_fork", None)
             if reset is not None:
                 reset()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pyresilience.policies._windows import FAILED, SLOW, CountWindow, exact, reaches
 from pyresilience.runtime._sources import NANOSECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyresilience.policies.circuit_breaker import CircuitBreakerConfig
 
 
@@ -22,8 +26,8 @@ class CircuitState(StrEnum):
 
 
 REFUSED = -1
-NO_PROBES: dict[int, int] = {}
-"""Of all circuits that are not half-open. Nothing is ever added to it."""
+NO_PROBES: Mapping[int, int] = MappingProxyType({})
+"""Of all circuits that are not half-open."""
 MAX_OVERDUE = 1000
 DEFAULT_LEASE = 30.0
 """Seconds that a probe may go unreported when neither an attempt timeout nor `recovery_timeout` says so."""
@@ -37,6 +41,7 @@ class _Trial:
     Attributes:
         probes: those under way, and when their lease ends.
         overdue: probes that lost their place; what they report is true all the same.
+        successes, slow_successes: of the probes that were reported.
     """
 
     __slots__ = ("overdue", "probes", "slow_successes", "successes")
@@ -71,6 +76,12 @@ class _Rates(CountWindow):
         self.minimum = config.minimum_calls or config.sliding_window_size
         self._failure_rate = exact(config.failure_rate_threshold)
         self._slow_rate = exact(config.slow_call_rate_threshold)
+
+    def emptied(self) -> _Rates:
+        """One with the same thresholds and no calls."""
+        twin = copy(self)
+        twin.clear()
+        return twin
 
     def over_threshold(self) -> bool:
         if self.calls < self.minimum:
@@ -137,9 +148,14 @@ class Circuit:
         return config.probe_timeout or self._attempt * GRACE or config.recovery_timeout or DEFAULT_LEASE
 
     @property
-    def probes(self) -> dict[int, int]:
+    def probes(self) -> Mapping[int, int]:
         """The probes under way, and when their lease ends."""
         return NO_PROBES if self._trial is None else self._trial.probes
+
+    def forget_probes(self) -> None:
+        """Those under way will never be reported."""
+        if self._trial is not None:
+            self._trial.probes.clear()
 
     def reserve(self) -> int:
         """A number for a probe that is going to ask; nothing is taken yet."""
@@ -153,15 +169,16 @@ class Circuit:
             entered = self._enter(CircuitState.HALF_OPEN, now)
         if self.state is CircuitState.CLOSED:
             return self.permit, entered
-        if self.state is CircuitState.OPEN or not self._has_place(now):
+        trial = self._trial
+        if trial is None or not trial.has_place(self._probe_limit, now):
             return REFUSED, entered
         permit = self.reserve() if probe is None else probe
-        self.probes[permit] = now + int(self.lease * NANOSECONDS)
+        trial.probes[permit] = now + int(self.lease * NANOSECONDS)
         return permit, entered
 
-    def _has_place(self, now: int) -> bool:
-        limit = self._config.half_open_max_calls or self._config.success_threshold
-        return self._trial is None or self._trial.has_place(limit, now)
+    @property
+    def _probe_limit(self) -> int:
+        return self._config.half_open_max_calls or self._config.success_threshold
 
     def record(self, permit: int | None, now: int, *, failed: bool, slow: bool = False) -> CircuitState | None:
         """The outcome of a call; None as permit counts for whatever state the circuit is in now."""
@@ -220,7 +237,7 @@ class Circuit:
         """Whether `acquire` would refuse."""
         if self.state is CircuitState.OPEN:
             return self.forced or now < self.open_until
-        return self.state is CircuitState.HALF_OPEN and not self._has_place(now)
+        return self._trial is not None and not self._trial.has_place(self._probe_limit, now)
 
     def retry_after(self, now: int) -> float:
         """Seconds after which a refused call may be let through; forced open, when to look again."""
@@ -244,20 +261,21 @@ class Circuit:
         return window.calls, window.failed / window.calls, window.slow / window.calls
 
     def _enter(self, state: CircuitState, now: int) -> CircuitState:
-        self.permit = self.light = REFUSED  # first: who sees the new `pending` must not see the old period
+        """Begin a period. What needs a call comes first: an interrupt finds all of the old period or all of the new."""
+        trial = _Trial() if state is CircuitState.HALF_OPEN else None
+        waits = int(self._config.recovery_timeout * NANOSECONDS) if state is CircuitState.OPEN else 0
+        window = None if self._window is None else self._window.emptied()
+        pending: deque[int] | None = None if window is None else deque(maxlen=self._config.sliding_window_size)
+        self.permit = self.light = REFUSED  # before `pending`: who sees the new one must not see the old period
         self._serial += 1
         self.state = state
         self.forced = False
         self.failures = 0
-        self._trial = _Trial() if state is CircuitState.HALF_OPEN else None
-        waits = int(self._config.recovery_timeout * NANOSECONDS) if state is CircuitState.OPEN else 0
+        self._trial = trial
         self.open_until = now + waits
-        if self._window is None:
-            self.pending = None
-        else:
-            self._window.clear()
-            self.pending = deque(maxlen=self._config.sliding_window_size)
+        self._window = window
+        self.pending = pending
         if state is CircuitState.CLOSED:
             self.permit = self._serial
-            self.light = self._serial if self._window is None else REFUSED
+            self.light = self._serial if window is None else REFUSED
         return state

@@ -17,7 +17,7 @@ def kept(config: Config) -> Config:
     """A config that is equal to `config` down to the types of its values; the same for all that are.
 
     Only numbers, texts and exception classes are compared. A config that holds anything else, such as a function, is
-    itself what is returned.
+    itself what is returned. The last few that were kept live as long as the process.
     """
     key: list[Any] = [type(config)]
     for field in fields(config):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # one of the policies'

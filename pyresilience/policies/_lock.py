@@ -33,9 +33,12 @@ class LazyLock(Protocol):
 def make_lock(owner: LazyLock) -> threading.Lock:
     """The lock of an object that has none yet; the same one for all threads that ask at the same time."""
     with _making:
-        if not hasattr(owner, "_own_lock"):
-            owner._own_lock = threading.Lock()
-        return owner._own_lock
+        lock = threading.Lock()
+        try:
+            return owner._own_lock
+        except AttributeError:  # nothing is called from here on: no signal handler comes in between
+            owner._own_lock = lock
+        return lock
 
 
 def _after_fork() -> None:

@@ -115,6 +115,8 @@ class Bulkhead:
 
     __slots__ = ("_lock", "_permits", "config", "name")
 
+    keyed = False
+
     def __init__(self, config: BulkheadConfig | None = None, *, name: str = "bulkhead") -> None:
         config = validate.config_of(BulkheadConfig, config)
         self.config = config

@@ -166,7 +166,7 @@ class Cache:
         keys = binding.keys if isinstance(binding, KeyedBinding) else None
         if keys is None:
             keys = CallKeys(binding.fn)
-            if isinstance(binding, KeyedBinding):  # or else this cache is hidden inside a layer of the user's
+            if isinstance(binding, KeyedBinding):
                 binding.keys = keys
         return keys.of(call.args, call.kwargs)
 

@@ -103,6 +103,8 @@ class CircuitBreaker:
 
     __slots__ = ("_anonymous", "_circuit", "_own_lock", "_slow", "config", "name")
 
+    keyed = False
+
     _own_lock: threading.Lock
 
     def __init__(self, config: CircuitBreakerConfig | None = None, *, name: str = "circuit_breaker") -> None:
@@ -115,6 +117,9 @@ class CircuitBreaker:
 
     def __repr__(self) -> str:
         return f"CircuitBreaker({self._circuit.state.value})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a CircuitBreaker cannot be copied or pickled: its state would be in two places")
 
     # ------------------------------------------------------------------ as a layer
 
@@ -322,7 +327,7 @@ class CircuitBreaker:
     def reset_after_fork(self) -> None:
         """Probes that the parent's threads had under way will never be reported here."""
         self._own_lock = threading.Lock()
-        self._circuit.probes.clear()
+        self._circuit.forget_probes()
 
 
 _EVENTS = {

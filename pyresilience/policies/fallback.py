@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_USED = EventType.FALLBACK_USED  # until 3.12 a function is called to find a member in its class
-
 
 @dataclass(frozen=True, slots=True)
 class FallbackConfig:
@@ -56,6 +54,8 @@ class Fallback:
 
     __slots__ = ("config", "name")
 
+    keyed = False
+
     outside_deadline = True
     only_failures = True  # answers pass through it untouched
 
@@ -77,16 +77,14 @@ class Fallback:
             return await call_next(call)
         except Exception as error:
             original = unwrap(error)
-            caught: Any = self.config.fallback_on  # a tuple, since it was checked
-            if self.config.handler is None or not isinstance(original, caught):
+            if self.config.handler is None or not isinstance(original, tuple(self.config.fallback_on)):
                 raise
             try:
                 if call.tokens is not None:
                     call.refund()
                 call.forget_attempt()
                 answer = await self._answer(call, original)
-                # The error's traceback leads to this call: a cycle, which only the telling of the event would end.
-                call.ending = (_USED, original if call.heard(_USED) else None, "")
+                call.ending = (EventType.FALLBACK_USED, original, "")
                 return answer
             finally:
                 del original

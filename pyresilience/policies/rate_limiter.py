@@ -70,6 +70,7 @@ class _Limiter:
     __slots__ = ("_line", "_lock", "_rate", "config", "name")
 
     forwards = True  # a plain function that returns a coroutine, its own or that of the next layer
+    keyed = False
 
     def __init__(self, config: RateLimiterConfig | None = None, *, name: str = "rate_limiter") -> None:
         config = validate.config_of(RateLimiterConfig, config)

@@ -103,6 +103,8 @@ class Retry:
 
     __slots__ = ("budget", "config", "name")
 
+    keyed = False
+
     def __init__(
         self,
         config: RetryConfig | None = None,

@@ -62,6 +62,7 @@ class _Limited:
     __slots__ = ()
 
     forwards = True  # a plain function that returns a coroutine, its own or that of the next layer
+    keyed = False
 
     config: TimeoutConfig
     seconds: float
@@ -72,7 +73,7 @@ class _Limited:
 
     @property
     def nanoseconds(self) -> int:
-        """The limit, if there is one."""
+        """The limit; only where there is one."""
         return int(self.seconds * NANOSECONDS)
 
     @property
@@ -143,9 +144,8 @@ class Timeout(_Limited):
         """Whether attempts have no limit of their own."""
         return not self.config.per_attempt
 
-    @property
-    def totals(self) -> tuple[TotalTimeout, ...]:
-        """The layer that limits a whole call, made anew for each pipeline, if this one asks for it."""
+    def total_layers(self) -> tuple[TotalTimeout, ...]:
+        """A new layer that limits a whole call, if this one asks for it; each pipeline has its own."""
         whole = self.config.seconds if self.only_total else inf
         if self.config.total is not None:
             whole = min(whole, self.config.total)

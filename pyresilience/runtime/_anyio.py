@@ -65,7 +65,7 @@ def asyncio_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _on_asyncio() -> bool:
-    """Whether this task is one of asyncio; without asking for its loop where trio was never imported."""
+    """Whether the running task is one of asyncio, without asking for its loop where trio was never imported."""
     return "trio" not in sys.modules or asyncio_loop() is not None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from pyresilience import (
     CircuitBreakerConfig,
     EventType,
     Pipeline,
+    Retry,
     RetryConfig,
     get_in_flight_count,
     resilient,
@@ -75,6 +77,47 @@ def test_a_pipeline_is_counted_once_by_whoever_calls_first():
 )
 def test_any_other_is_known_from_the_start(make):
     assert known(make())
+
+
+def test_a_pipeline_whose_layers_somebody_has_got_is_known():
+    """They may be used without it: from then on there is something to reset in a fork, and to announce."""
+    assert known_after(lambda pipeline: pipeline.find(Retry))
+    assert known_after(lambda pipeline: pipeline.layers)
+    assert not known_after(repr)
+    assert not known_after(lambda pipeline: pipeline(len))
+
+
+def known_after(look):
+    pipeline = Pipeline(RetryConfig())
+    found = look(pipeline)
+    del found
+    return known(pipeline)
+
+
+@pytest.mark.parametrize("struck", range(6))
+def test_an_interrupted_first_call_counts_a_pipeline_once_at_the_most(struck):
+    """Struck where an interrupt arrives: after the first call that `add` makes, the second and so on."""
+    pipeline = Pipeline(RetryConfig())
+    calls = 0
+
+    def strike(frame, event, argument):
+        nonlocal calls
+        if event == "c_return" and frame.f_code is inventory.add.__code__:
+            calls += 1
+            if calls == struck + 1:
+                raise KeyboardInterrupt
+
+    profiler = sys.getprofile()
+    sys.setprofile(strike)
+    try:
+        pipeline.call_sync(lambda: None)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(profiler)
+    assert 0 < calls <= struck + 1
+    assert pipeline.call_sync(lambda: pipeline.in_flight) == 1
+    assert sum(other is pipeline for other in inventory.pipelines()) == 1
 
 
 def test_a_pipeline_that_was_called_is_forgotten_with_its_function():

@@ -22,6 +22,7 @@ from pyresilience import (
     RetryConfig,
     TimeoutConfig,
 )
+from pyresilience.policies import cache as cache_module
 from pyresilience.policies._store import MISSING, ExpiringLru
 from tests.lab import After, every_runtime
 
@@ -365,3 +366,22 @@ def test_the_store_equals_a_model(size, ttl, steps):
                 model.move_to_end(key)
             assert store.get(key, now) == (model[key] if alive else MISSING)
         assert len(store) == len(model) <= size
+
+
+def test_keys_are_made_the_same_way_for_a_cache_that_a_layer_hides(time, monkeypatch):
+    """The function's signature is looked at once, as for a cache that the pipeline knows of."""
+    made = []
+    keys = cache_module.CallKeys
+    monkeypatch.setattr(cache_module, "CallKeys", lambda fn: made.append(fn) or keys(fn))
+    cache = Cache()
+
+    def hiding(call, call_next):
+        return cache(call, call_next)
+
+    @Pipeline(hiding)
+    def double(value, by=2):
+        return value * by
+
+    assert [double(3), double(3, 2), double(value=3), double(4)] == [6, 6, 6, 8]
+    assert len(cache) == 2
+    assert len(made) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from fractions import Fraction
 
 import anyio
@@ -21,7 +23,8 @@ from pyresilience import (
     RetryConfig,
     TimeoutConfig,
 )
-from pyresilience.policies._circuit import REFUSED, Circuit
+from pyresilience.policies import _circuit
+from pyresilience.policies._circuit import NO_PROBES, REFUSED, Circuit
 from pyresilience.runtime._sources import NANOSECONDS
 from pyresilience.testing import EventRecorder
 from tests.lab import After, every_runtime
@@ -533,3 +536,26 @@ async def test_a_fallback_can_answer_a_refusal(lab):
     guarded = lab.pipeline(FallbackConfig("plan b"), breaker)(lab.function("ok"))
     assert await lab.call(guarded) == "plan b"
     assert lab.events.sequence == [("circuit_open", 1), ("fallback_used", 1)]
+
+
+def test_a_circuit_that_is_interrupted_on_its_way_stays_where_it_was(monkeypatch):
+    circuit = Circuit(CircuitBreakerConfig(failure_threshold=1, recovery_timeout=1, success_threshold=1))
+    circuit.record(circuit.permit, 0, failed=True)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_circuit, "_Trial", interrupted)
+        circuit.acquire(2 * 10**9)
+    assert circuit.state == "open"
+    permit, entered = circuit.acquire(2 * 10**9)
+    assert entered == "half_open"
+    assert circuit.record(permit, 2 * 10**9, failed=False) == "closed"
+    assert not NO_PROBES
+
+
+def test_a_breaker_has_its_state_in_one_place():
+    for twice in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            twice(CircuitBreaker())

@@ -22,6 +22,7 @@ from pyresilience import (
     FallbackConfig,
     Pipeline,
     RateLimiterConfig,
+    RateLimitExceededError,
     RetryConfig,
     TimeoutConfig,
     resilient,
@@ -35,6 +36,18 @@ def forced_open():
     breaker = CircuitBreaker()
     breaker.force_open()
     return breaker
+
+
+def answered(limiter):
+    """A pipeline with a layer that answers in place of a refusal, further in than the fallback would."""
+
+    async def answer(call, call_next):
+        try:
+            return await call_next(call)
+        except RateLimitExceededError:
+            return "refused"
+
+    return Pipeline(answer, limiter)
 
 
 STANDARD = {
@@ -55,6 +68,7 @@ ENDINGS = {
     "fallback that raises": ({"fallback": FallbackConfig(handler=lambda error: 1 / 0)}, ValueError),
     "open circuit": ({"circuit_breaker": forced_open}, "ok"),
     "rate limit": ({"rate_limiter": RateLimiterConfig(max_calls=1, period=1e6)}, "ok"),
+    "refusal that a layer answers": (lambda: answered(RateLimiterConfig(max_calls=1, period=1e6)), "ok"),
     "cache hit": ({"cache": CacheConfig()}, "ok"),
     "cached error": ({"cache": CacheConfig(), **STANDARD}, ValueError),
     "bad result": ({"retry": RetryConfig(max_attempts=2, delay=0, retry_on_result=lambda value: True)}, "bad"),
@@ -75,7 +89,10 @@ def test_a_call_leaves_no_reference_cycles(kind, ending):
     if ending == "stop iteration" and kind != "blocking":
         step = LookupError  # a coroutine cannot raise StopIteration
     lab = Lab(kind)
-    pipeline = resilient(**{name: part() if callable(part) else part for name, part in parts.items()})
+    if callable(parts):
+        pipeline = parts()
+    else:
+        pipeline = resilient(**{name: part() if callable(part) else part for name, part in parts.items()})
 
     def plain():
         if isinstance(step, After):
