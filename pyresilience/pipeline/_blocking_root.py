@@ -52,13 +52,14 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         call.tokens = None
         coroutine: Any = None
         pipeline = binding.pipeline
+        heard = pipeline.dispatch
         try:
             entered = pipeline.entered
         except AttributeError:  # its first call
             entered = inventory.add(pipeline)
         try:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
-            if pipeline.dispatch:
+            if heard:
                 call.started = sources.now()
             try:
                 drive = drivers.pop()
@@ -84,7 +85,7 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
                     del instead, context
             raise
         else:
-            if pipeline.dispatch or call.held is not None:
+            if heard or call.held is not None:
                 succeeded(call, entered)
             else:
                 call.ending = None  # an error in it leads back to this call
