@@ -71,8 +71,8 @@ def async_root(binding: Binding) -> Callable[..., Any]:
         else:
             if heard or call.held is not None:
                 succeeded(call, entered)
-            else:
-                call.ending = None  # an error in it leads back to this call
+            elif call.ending is not None:
+                call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call
             return result
         finally:
             if call.held is None:

@@ -33,6 +33,9 @@ class BlockingCall(Call[R]):
     runtime = BlockingRuntime()
     blocking = True
 
+    def deadline_passed(self) -> bool:
+        return sources.now() >= self.deadline  # nothing is cancelled here: no scope
+
 
 def blocking_root(binding: Binding) -> Callable[..., Any]:
     """The function that callers of a guarded sync function really call: drives the coroutine with one `send`."""
@@ -48,7 +51,6 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         call.ending = None
         call.held = None
         call.stragglers = ()
-        call.scope = None
         call.tokens = None
         coroutine: Any = None
         pipeline = binding.pipeline
@@ -87,8 +89,8 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         else:
             if heard or call.held is not None:
                 succeeded(call, entered)
-            else:
-                call.ending = None  # an error in it leads back to this call
+            elif call.ending is not None:
+                call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call
             return result
         finally:
             if call.held is None:

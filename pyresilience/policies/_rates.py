@@ -35,14 +35,14 @@ class Gcra:
         self._interval = -(-period // max_calls)
         self._burst = self._interval * (max_calls - 1)
         self._tat = 0  # theoretical arrival time: when the bucket will be full again
-        self._latest = 0  # the last take
+        self._latest = 0  # the last take of a bucket that was not full
         self._refilled = 0  # tokens taken before this have come back by themselves, at least in part
 
     def take(self, now: int) -> int:
         tat = self._tat
         if tat <= now:
             self._tat = now + self._interval
-            self._latest = self._refilled = now
+            self._refilled = now
             return 0
         wait = tat - self._burst - now
         if wait <= 0:
@@ -64,7 +64,7 @@ class Gcra:
         # One token given back changes what would have been since, hence no other from before now.
         if taken >= self._refilled:
             self._tat -= self._interval
-            self._refilled = self._latest + 1
+            self._refilled = max(self._latest, self._refilled) + 1
 
 
 class SlidingWindow:

@@ -139,7 +139,7 @@ class AnyioRuntime:
         loop = _get_running_loop()
         if loop is None or current_task(loop) is None:
             return await self._bounded_alone(None, limit, call, call_next)
-        if call.deadline != inf and limit.total and _is_late(call, limit):
+        if call.deadline is not inf and limit.total and _is_late(call, limit):
             return await self._bounded_alone(loop, limit, call, call_next)
         try:
             queue = limit.queues[loop]

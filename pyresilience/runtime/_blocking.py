@@ -159,7 +159,7 @@ class BlockingRuntime:
 async def invoke_blocking(call: Call[Any]) -> Any:
     """The innermost step of a sync pipeline: inline without a deadline, else in a worker thread."""
     deadline = call.deadline
-    if deadline != inf:
+    if deadline is not inf and deadline != inf:  # which it is nearly always: comparing costs more
         pool = call.binding.pipeline.pool
         if sources.now() >= deadline:
             raise DeadlineExpired(deadline)
