@@ -34,12 +34,14 @@ class DispatchTable(dict[EventType, Audience]):
 
     Attributes:
         own: the listeners of one pipeline; none in the table that all pipelines without listeners share.
+        heard: whether there is anybody, as an attribute because that is what calls look at.
     """
 
-    __slots__ = ("own",)
+    __slots__ = ("heard", "own")
 
     def __init__(self, own: tuple[Listener, ...] = ()) -> None:
         self.own = own
+        self.heard = False
 
     def listen(self, others: tuple[Listener, ...]) -> None:
         """From now on its own listeners and `others` are heard; a reader finds each type as it was or as it will be."""
@@ -47,6 +49,7 @@ class DispatchTable(dict[EventType, Audience]):
         for kind in self.keys() - audiences.keys():
             del self[kind]
         self.update(audiences)
+        self.heard = bool(self)
 
 
 def check_listener(listener: Listener) -> None:

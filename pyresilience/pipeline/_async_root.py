@@ -48,14 +48,14 @@ def async_root(binding: Binding) -> Callable[..., Any]:
         call.scope = None
         call.tokens = None
         pipeline = binding.pipeline
-        heard = pipeline.dispatch
+        dispatch = pipeline.dispatch
         try:
             entered = pipeline.entered
         except AttributeError:  # its first call
             entered = inventory.add(pipeline)
         try:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
-            if heard:
+            if dispatch.heard:
                 call.started = sources.now()
             result = await binding.enter(binding.layer, call, binding.call_next)
         except BaseException as error:
@@ -69,7 +69,7 @@ def async_root(binding: Binding) -> Callable[..., Any]:
                     del instead, context
             raise
         else:
-            if heard or call.held is not None:
+            if dispatch.heard or call.held is not None:
                 succeeded(call, entered)
             elif call.ending is not None:
                 call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call

@@ -146,18 +146,22 @@ class AnyioRuntime:
         except KeyError:
             queue = queue_for(limit, loop)
         time = queue.time
+        waiting = queue.open
         outer = call.scope
         with queue.scope() as scope:
             scope.outer = outer
             call.scope = scope
-            queue.open[scope] = scope.expires = expires = time() + limit.seconds
+            waiting[scope] = scope.expires = expires = time() + limit.seconds
             if not queue.armed:
                 queue.arm(expires)
             try:
                 result = await call_next(call)
             finally:
-                queue.open.pop(scope, None)
                 call.scope = outer
+                try:
+                    del waiting[scope]
+                except KeyError:  # it has expired
+                    pass
             if time() < expires:
                 return result
         raise limit.expired(call)
