@@ -19,7 +19,7 @@ from pyresilience.runtime._blocking import BlockingRuntime, drivers, new_driver
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from pyresilience.pipeline._call import LayerFunction
+    from pyresilience.pipeline._call import Entry, LayerFunction
 
 R = TypeVar("R")
 drains = inventory.drains
@@ -69,8 +69,6 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
                 drive = new_driver()
             coroutine = binding.enter(binding.layer, call, binding.call_next)
             result = drive(coroutine)
-            if coroutine.cr_suspended:
-                raise _suspended(coroutine, pipeline.layers)
             drivers.append(drive)
         except BaseException as error:
             try:
@@ -113,6 +111,32 @@ def blocking_shortcut(root: Callable[..., Any], binding: Binding, known: Callabl
         return root(*args, **kwargs)
 
     return guarded
+
+
+class _Watch:
+    """The outermost layer of a pipeline in which some layer may suspend."""
+
+    __slots__ = ("func", "layer", "layers")
+
+    def __init__(self, func: LayerFunction, layer: Any, layers: tuple[Layer, ...]) -> None:
+        self.func = func
+        self.layer = layer
+        self.layers = layers
+
+
+def watched(entry: Entry, layers: tuple[Layer, ...]) -> Entry:
+    """`entry`, with a watch on whether everything ends without suspending, as nothing of ours ever does."""
+    func, layer, call_next = entry
+    return _watching, _Watch(func, layer, layers), call_next
+
+
+async def _watching(watch: _Watch, call: Call[Any], call_next: Any) -> Any:
+    coroutine = watch.func(watch.layer, call, call_next)
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise _suspended(coroutine, watch.layers)
 
 
 def _suspended(coroutine: Coroutine[Any, Any, Any], layers: tuple[Layer, ...]) -> ResilienceError:

@@ -72,9 +72,10 @@ class Composition:
         keyed: whether bindings keep how keys are made of a function's arguments: for a cache, which may also be hidden
             in a layer that is not ours.
         async_only: the layer that cannot guard a sync function, and why, if there is one.
+        trusted: whether all layers are of classes that promise never to suspend in a thread.
     """
 
-    __slots__ = ("_entries", "_layers", "async_only", "judge", "keyed", "limited", "pool", "total")
+    __slots__ = ("_entries", "_layers", "async_only", "judge", "keyed", "limited", "pool", "total", "trusted")
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         self._layers = layers
@@ -84,6 +85,7 @@ class Composition:
         self.pool = worker_pool(layers)
         self.limited = any(hasattr(layer, "in_thread") for layer in layers)
         self.keyed = any(getattr(layer, "keyed", True) for layer in layers)
+        self.trusted = all("never_suspends" in vars(type(layer)) for layer in layers)
         reasons = ((layer, getattr(layer, "async_only", None)) for layer in layers)
         self.async_only: tuple[Layer, str] | None = next(((layer, reason) for layer, reason in reasons if reason), None)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 from pyresilience.events._bus import DispatchTable, Listener, check_listeners
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._adapt import function_name, is_async
-from pyresilience.pipeline._blocking_root import awaited, blocking_root, blocking_shortcut
+from pyresilience.pipeline._blocking_root import awaited, blocking_root, blocking_shortcut, watched
 from pyresilience.pipeline._call import Binding, Entry, KeyedBinding, Layer
 from pyresilience.pipeline._compose import Composition, hoist_deadline, layer_name, shortcut
 from pyresilience.runtime._blocking import invoke_blocking
@@ -172,7 +172,8 @@ class Pipeline:
             raise TypeError(f"{layer_name(layer)} cannot guard the sync function {name!r}: {reason}")
         if composition.limited:
             self._composition = composition
-        return self._binding(fn, name, composition, composition.entry(invoke_blocking, awaited))
+        entry = composition.entry(invoke_blocking, awaited)
+        return self._binding(fn, name, composition, entry if composition.trusted else watched(entry, self._live))
 
     def _bind_async(self, fn: Callable[..., Any], *, in_thread: bool = False) -> Binding:
         from pyresilience.runtime._anyio import invoke_async, invoke_in_thread

@@ -115,6 +115,7 @@ class Bulkhead:
 
     __slots__ = ("_lock", "_permits", "config", "name")
 
+    never_suspends = True
     keyed = False
 
     def __init__(self, config: BulkheadConfig | None = None, *, name: str = "bulkhead") -> None:

@@ -86,6 +86,8 @@ class Cache:
 
     __slots__ = ("_flights", "_lock", "_store", "_warned", "config", "name")
 
+    never_suspends = True
+
     outside_deadline = True
     keyed = True  # bindings keep how keys are made of a function's arguments
 

@@ -103,6 +103,7 @@ class CircuitBreaker:
 
     __slots__ = ("_anonymous", "_circuit", "_own_lock", "_slow", "config", "name")
 
+    never_suspends = True
     keyed = False
 
     _own_lock: threading.Lock

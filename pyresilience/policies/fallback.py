@@ -54,6 +54,7 @@ class Fallback:
 
     __slots__ = ("config", "name")
 
+    never_suspends = True
     keyed = False
 
     outside_deadline = True

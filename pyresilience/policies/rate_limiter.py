@@ -208,6 +208,8 @@ class RateLimiter(_Limiter):
 
     __slots__ = ()
 
+    never_suspends = True
+
     def acquire(self) -> bool:
         """Take a token, blocking up to `max_wait` seconds; False when it would take longer.
 
@@ -220,6 +222,8 @@ class AsyncRateLimiter(_Limiter):
     """A `RateLimiter` whose `acquire` is awaited."""
 
     __slots__ = ()
+
+    never_suspends = True
 
     async def acquire(self) -> bool:
         """Take a token, waiting up to `max_wait` seconds; False when it would take longer.

@@ -103,6 +103,7 @@ class Retry:
 
     __slots__ = ("budget", "config", "name")
 
+    never_suspends = True
     keyed = False
 
     def __init__(

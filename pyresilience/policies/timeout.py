@@ -100,6 +100,8 @@ class TotalTimeout(_Limited):
 
     __slots__ = ("config", "name", "pool", "queues", "seconds")
 
+    never_suspends = True
+
     total = True
 
     def __init__(self, timeout: Timeout, seconds: float) -> None:
@@ -128,6 +130,8 @@ class Timeout(_Limited):
     """
 
     __slots__ = ("config", "name", "pool", "queues", "seconds")
+
+    never_suspends = True
 
     forwards = True
 

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from pyresilience import Pipeline, ResilienceError, RetryConfig
+from pyresilience import BulkheadConfig, Pipeline, ResilienceError, Retry, RetryConfig
 from pyresilience.runtime import _blocking as blocking
 
 
@@ -63,6 +63,24 @@ def test_an_exception_ends_the_driver_and_nothing_else():
         picky(-1)
     assert blocking.drivers == []
     assert picky(2) == 2
+
+
+def test_a_hook_that_suspends_in_a_layer_derived_from_ours_is_found():
+    class Pause:
+        def __await__(self):
+            yield "anything"
+
+    class Pausing(Retry):
+        async def before_retry(self, call):
+            await Pause()
+
+    def work():
+        raise ConnectionError
+
+    guarded = Pipeline(BulkheadConfig(), Pausing(RetryConfig(delay=0)))(work)
+    for _ in range(2):
+        with pytest.raises(ResilienceError, match="Pausing suspended"):
+            guarded()
 
 
 def test_a_layer_that_suspends_is_named_and_its_driver_not_used_again():
