@@ -19,15 +19,16 @@ def kept(config: Config) -> Config:
     Only numbers, texts and exception classes are compared. A config that holds anything else, such as a function, is
     itself what is returned. The last few that were kept live as long as the process.
     """
-    key: list[Any] = [type(config)]
+    values: list[Any] = [type(config)]
     for field in fields(config):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # one of the policies'
         value = getattr(config, field.name)
         if type(value) not in PLAIN and not _classes(value):
             return config
-        key += [type(value), value]
-    if len(_kept) >= MOST:
+        values += [type(value), value]
+    key = tuple(values)
+    if key not in _kept and len(_kept) >= MOST:
         _kept.clear()
-    same: Config = _kept.setdefault(tuple(key), config)
+    same: Config = _kept.setdefault(key, config)
     return same
 
 

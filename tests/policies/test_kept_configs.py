@@ -83,6 +83,13 @@ def test_a_config_of_a_class_derived_from_ours_stays_its_own():
     assert second_kept is second
 
 
+def test_one_that_is_kept_already_stays_however_many_there_are():
+    _kept._kept.clear()
+    first = [Retry(RetryConfig(max_attempts=attempts)).config for attempts in range(1, _kept.MOST + 1)]
+    again = [Retry(RetryConfig(max_attempts=attempts)).config for attempts in range(1, _kept.MOST + 1)]
+    assert all(one is other for one, other in zip(first, again, strict=True))
+
+
 def test_no_more_than_a_few_are_kept():
     for attempts in range(1, 3 * _kept.MOST):
         assert Retry(RetryConfig(max_attempts=attempts)).config.max_attempts == attempts
