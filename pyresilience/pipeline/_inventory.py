@@ -39,6 +39,10 @@ drains: list[Waiter] = []
 def add(pipeline: Pipeline) -> list[None]:
     """Count a pipeline in, unless it is; the list of its calls in flight."""
     global _crowded, _pipelines
+    try:
+        return pipeline.entered
+    except AttributeError:
+        pass
     with _lock:
         if len(_pipelines) >= _crowded:
             seen = list(_pipelines)

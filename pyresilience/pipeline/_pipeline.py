@@ -67,7 +67,7 @@ class Pipeline:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, not {name!r}")
         own = check_listeners("listeners", listeners)
-        live = hoist_deadline(tuple(_live(member) for member in layers))
+        live = hoist_deadline(tuple(_layer_of(member) for member in layers))
         self.name = name
         self._members: Layer | tuple[Layer, ...] = live[0] if len(live) == 1 else live
         self._composition: Composition | bool = False  # True: it was made once, and not kept
@@ -225,7 +225,7 @@ class Pipeline:
                 reset()
 
 
-def _live(member: Any) -> Layer:
+def _layer_of(member: Any) -> Layer:
     if isinstance(member, type):
         raise TypeError(f"a pipeline is made of configs and layers, not classes; did you mean {member.__name__}(...)?")
     build = getattr(member, "build", None)
