@@ -72,13 +72,18 @@ def _quiet_logger() -> logging.Logger:
     return logger
 
 
-def heard_by_hand() -> Function:
-    """The six wrappers, and what three listeners do: a line of JSON, a count, and two cached children."""
+def _children() -> tuple[Any, Any]:
+    """A counter and a histogram of the Prometheus client, found once."""
     prometheus = library("prometheus_client")
     registry = prometheus.CollectorRegistry()
     events = prometheus.Counter("events", "Events.", ("event_type", "function_name"), registry=registry)
     durations = prometheus.Histogram("duration_seconds", "Durations.", ("function_name",), registry=registry)
-    counter, histogram = events.labels("success", "answer"), durations.labels("answer")
+    return events.labels("success", "answer"), durations.labels("answer")
+
+
+def heard_by_hand() -> Function:
+    """The six wrappers, and what three listeners do: a line of JSON, a count, and two cached children."""
+    counter, histogram = _children()
     counts = {"success": 0}
     dumps = library("orjson").dumps
     logger = _quiet_logger()
@@ -90,6 +95,29 @@ def heard_by_hand() -> Function:
         duration = monotonic() - started
         logger.info(dumps({"event_type": "success", "function_name": "answer", "attempt": 1}).decode())
         counts["success"] += 1
+        counter.inc()
+        histogram.observe(duration)
+        return result
+
+    return call
+
+
+def libraries_alone() -> Function:
+    """The six wrappers, and what three listeners ask of `logging` and the Prometheus client, without listeners.
+
+    A record of a constant text, for which no caller is looked for, and two children: nobody who makes records with
+    `logging` and counts with that client adds less.
+    """
+    counter, histogram = _children()
+    logger = _quiet_logger()
+    line = '{"event_type":"success","function_name":"answer","attempt":1}'
+    guard = by_hand.stacked(answer)
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        started = monotonic()
+        result = await guard(*args, **kwargs)
+        duration = monotonic() - started
+        logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, line, (), None, "call"))
         counter.inc()
         histogram.observe(duration)
         return result
@@ -136,6 +164,8 @@ LISTENERS = Case(
         floor(heard_by_hand),
         ours("pyresilience", heard),
         reference(UNHEARD, guarded),
+        reference("the six wrappers", lambda: by_hand.stacked(answer), documented=False),
+        reference("the six wrappers, a record and two children, no listener", libraries_alone, documented=False),
     ),
     (Bar(5, Kind.PLUS, UNHEARD),),
 )
