@@ -21,6 +21,7 @@ ELSEWHERE: tuple[Callable[..., Any], ...] = (
     footprint.wraps_six,
     http_client.by_hand,
     http_client.requests,
+    stack.cached_children,
     stack.heard_by_hand,
 )
 """What floors consist of beside those modules."""

@@ -72,7 +72,7 @@ def _quiet_logger() -> logging.Logger:
     return logger
 
 
-def _children() -> tuple[Any, Any]:
+def cached_children() -> tuple[Any, Any]:
     """A counter and a histogram of the Prometheus client, found once."""
     prometheus = library("prometheus_client")
     registry = prometheus.CollectorRegistry()
@@ -83,7 +83,7 @@ def _children() -> tuple[Any, Any]:
 
 def heard_by_hand() -> Function:
     """The six wrappers, and what three listeners do: a line of JSON, a count, and two cached children."""
-    counter, histogram = _children()
+    counter, histogram = cached_children()
     counts = {"success": 0}
     dumps = library("orjson").dumps
     logger = _quiet_logger()
@@ -108,7 +108,7 @@ def libraries_alone() -> Function:
     A record of a constant text, for which no caller is looked for, and two children: nobody who makes records with
     `logging` and counts with that client adds less.
     """
-    counter, histogram = _children()
+    counter, histogram = cached_children()
     logger = _quiet_logger()
     line = '{"event_type":"success","function_name":"answer","attempt":1}'
     guard = by_hand.stacked(answer)

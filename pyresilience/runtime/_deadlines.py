@@ -27,6 +27,9 @@ def _make_scope_class() -> Any:
 
         __slots__ = ("expires", "outer")
 
+        # As the base does. Its own stands there for `anyio.CancelScope()`, which chooses the backend; one frame less.
+        __new__ = object.__new__
+
         @property
         def deadline(self) -> float:  # keeps anyio.current_effective_deadline() honest
             return self.expires  # type: ignore[no-any-return]
