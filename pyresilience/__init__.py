@@ -4,7 +4,8 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 if _typing.TYPE_CHECKING:
-    from pyresilience.decorator import ResilienceConfig, resilient
+    from pyresilience.config import ResilienceConfig
+    from pyresilience.decorator import resilient
     from pyresilience.errors import (
         BulkheadFullError,
         CallRejectedError,
@@ -103,10 +104,8 @@ __all__ = [
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
-    "decorator": (
-        "ResilienceConfig",
-        "resilient",
-    ),
+    "config": ("ResilienceConfig",),
+    "decorator": ("resilient",),
     "errors": (
         "BulkheadFullError",
         "CallRejectedError",
@@ -192,7 +191,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
-_MODULES = frozenset({"contrib", "decorator", "errors", "health", "policies", "presets", "registry", "testing"})
+_MODULES = frozenset(
+    {"config", "contrib", "decorator", "errors", "health", "policies", "presets", "registry", "testing"}
+)
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from pyresilience.decorator import ResilienceConfig
+from pyresilience.config import ResilienceConfig
 
 if TYPE_CHECKING:
     from pyresilience.pipeline._pipeline import Pipeline

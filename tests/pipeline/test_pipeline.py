@@ -429,7 +429,7 @@ def test_resilient_refuses_what_it_does_not_know():
         resilient(retries=3)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="keywords or a function, not both"):
         resilient(lambda: 1, name="x")  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match=r"ResilienceConfig.timeout must be a TimeoutConfig or Timeout, not 3"):
+    with pytest.raises(TypeError, match=r"resilient.timeout must be a TimeoutConfig or Timeout, not 3"):
         resilient(timeout=3)  # type: ignore[call-overload]
 
 
