@@ -13,7 +13,7 @@ from benchmarks.scale.curve import Curve, minima
 
 COUNTS = (1, 10, 100, 1_000, 10_000)
 CALLS = 10_000
-REPEATS = 7
+REPEATS = 25
 DECORATORS: dict[str, Callable[[Any], Any]] = {
     "six policies": stack.guarded,
     "six policies by hand": by_hand.stacked,

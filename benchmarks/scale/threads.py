@@ -16,7 +16,7 @@ COUNTS = (1, 2, 4, 8)
 SECONDS = 0.08
 """What one thread alone runs for: many times the interval at which the interpreter switches threads (5 ms)."""
 TRIAL = 2_000
-REPEATS = 11
+REPEATS = 31
 """Of which the middle one counts: the best one would be that in which the threads happened not to meet.
 
 Each compares with the thread alone of the same repeat, for the speed of a machine may change in between.
