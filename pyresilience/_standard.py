@@ -28,6 +28,8 @@ CLASSES = {
 }
 """What each keyword takes. The module of that name is imported when a value for it is given."""
 
+PARTS = (*CLASSES, "listeners")
+
 
 def policy(part: str) -> Any:
     """The module of a policy."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pyresilience  # its names are looked up when somebody asks for the types of `ResilienceConfig`
 from pyresilience import _standard as standard
 from pyresilience.events._bus import Listener, check_listeners
-
-if TYPE_CHECKING:
-    from pyresilience.pipeline._pipeline import Pipeline
+from pyresilience.pipeline._pipeline import Pipeline  # noqa: TC001  # so that types can be asked for
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,12 @@ class ResilienceConfig:
     __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # listeners need not be hashable
 
     def __post_init__(self) -> None:
-        standard.check("ResilienceConfig", vars(self))
         check_listeners("ResilienceConfig.listeners", self.listeners)
+        standard.check("ResilienceConfig", self._parts())
 
     def pipeline(self, name: str | None = None) -> Pipeline:
         """A fresh pipeline in the standard order."""
-        return standard.compose(vars(self), name)
+        return standard.compose(self._parts(), name)
+
+    def _parts(self) -> dict[str, Any]:
+        return {part: getattr(self, part) for part in standard.PARTS}  # a subclass may keep them elsewhere

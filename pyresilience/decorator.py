@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable  # so that types can be asked for
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pyresilience import _standard as standard
+from pyresilience.events._bus import check_listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from pyresilience.events._bus import Listener
     from pyresilience.pipeline._pipeline import Pipeline
@@ -65,8 +67,10 @@ def resilient(fn: Callable[..., Any] | None = None, /, *, name: str | None = Non
         if parts or name is not None:
             raise TypeError("resilient takes keywords or a function, not both: use @resilient(...) as a decorator")
         return standard.compose({"retry": standard.policy("retry").RetryConfig()}, None)(fn)
-    unknown = parts.keys() - {*standard.CLASSES, "listeners"}
+    unknown = parts.keys() - {*standard.PARTS}
     if unknown:
         raise TypeError(f"resilient() got unexpected keywords: {', '.join(sorted(unknown))}")
+    if "listeners" in parts:
+        parts["listeners"] = check_listeners("listeners", parts["listeners"])
     standard.check("resilient", parts)
     return standard.compose(parts, name)

@@ -94,6 +94,11 @@ def test_a_module_is_an_attribute_before_anybody_imports_it(module):
 def test_the_types_of_a_config_can_be_asked_for():
     hints = typing.get_type_hints(pyresilience.ResilienceConfig)
     assert hints["retry"] == pyresilience.RetryConfig | pyresilience.Retry | None
+    assert typing.get_type_hints(pyresilience.ResilienceConfig.pipeline)["return"] is pyresilience.Pipeline
+
+
+def test_the_types_of_the_decorator_can_be_asked_for():
+    assert typing.get_type_hints(pyresilience.resilient)["name"] == str | None
 
 
 def test_an_unknown_name_is_an_attribute_error():

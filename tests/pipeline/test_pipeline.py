@@ -431,6 +431,14 @@ def test_resilient_refuses_what_it_does_not_know():
         resilient(lambda: 1, name="x")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"resilient.timeout must be a TimeoutConfig or Timeout, not 3"):
         resilient(timeout=3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="listeners must be an iterable"):
+        resilient(listeners=3, retry_budget=pyresilience.RetryBudgetConfig())  # type: ignore[call-overload]
+
+
+def test_listeners_may_come_from_an_iterator():
+    heard = []
+    resilient(retry=RetryConfig(), listeners=iter([heard.append]))(lambda: 1)()
+    assert [event.event_type for event in heard] == [EventType.SUCCESS]
 
 
 def test_one_resilient_object_shares_its_state_among_functions(time):

@@ -213,8 +213,24 @@ def test_resilience_config_names_the_part_that_is_wrong():
         ResilienceConfig(retry_budget=RetryBudgetConfig())
     with pytest.raises(ValueError, match=r"give the budget to Retry\(config, budget=...\)"):
         ResilienceConfig(retry=Retry(), retry_budget=RetryBudgetConfig())
+    with pytest.raises(TypeError, match=r"ResilienceConfig.listeners"):
+        ResilienceConfig(listeners=3, retry_budget=RetryBudgetConfig())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unhashable"):
         hash(ResilienceConfig())
+
+
+def test_a_subclass_of_resilience_config_may_keep_its_parts_in_slots_or_on_the_class():
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Slotted(ResilienceConfig): ...
+
+    @dataclasses.dataclass(frozen=True)
+    class Hurried(ResilienceConfig):
+        timeout: TimeoutConfig = dataclasses.field(default=TimeoutConfig(2), init=False)
+
+    assert Slotted(retry=RetryConfig()).pipeline().find(Retry) is not None
+    assert Hurried().pipeline().find(Timeout) is not None
+    with pytest.raises(TypeError, match=r"ResilienceConfig\.retry must be"):
+        Slotted(retry=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
