@@ -24,6 +24,15 @@ Each compares with the thread alone of the same repeat, for the speed of a machi
 CROWDED_REPEATS = 5
 """As many have more than two threads, which take seconds to get past each other."""
 BARE, BREAKER, LIMITER, BULKHEAD = "without a guard", "circuit breaker", "rate limiter", "bulkhead"
+NESTED = "ten plain functions around it"
+"""About as much to interpret as a guarded call, with nothing that threads could share."""
+
+
+def nested(fn: Callable[[int], Any], depth: int = 10) -> Callable[[int], Any]:
+    def call(value: int) -> Any:
+        return fn(value)
+
+    return nested(call, depth - 1) if depth else fn
 
 
 def with_bulkhead() -> Any:
@@ -62,6 +71,7 @@ def calls_for(fn: Callable[[int], Any]) -> int:
 def measure() -> Curve:
     subjects: dict[str, Callable[[int], Any]] = {
         BARE: answer_sync,
+        NESTED: nested(answer_sync),
         BREAKER: circuit_breaker.guarded(answer_sync),
         LIMITER: rate_limiter.guarded(answer_sync),
         BULKHEAD: with_bulkhead(),
