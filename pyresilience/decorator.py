@@ -62,6 +62,7 @@ def resilient(fn: Callable[..., Any] | None = None, /, *, name: str | None = Non
 
     Raises:
         TypeError: an argument is not the config or layer that its keyword asks for.
+        ValueError: a retry budget without a retry.
     """
     if fn is not None:
         if parts or name is not None:
