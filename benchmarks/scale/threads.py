@@ -92,7 +92,7 @@ def drawn(rates: Mapping[tuple[str, int], Sequence[float]]) -> Curve:
     curve = Curve("threads", title, "threads", "x", [BREAKER, LIMITER, BULKHEAD])
     for (name, count), found in rates.items():
         alone = rates[name, 1]
-        shares = [rate / single for rate, single in zip(found, alone, strict=False)]  # crowds stop after `CROWDED_REPEATS`
+        shares = [rate / single for rate, single in zip(found, alone, strict=False)]  # a crowd has fewer repeats
         curve.add(name, count, median(shares))
         if count == 1:
             shares = [single / median(alone) for single in alone]
