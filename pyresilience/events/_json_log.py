@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pyresilience.events._events import ResilienceEvent, context_now, resilience_context
+from pyresilience.events._log_record import LineLog
 
 if TYPE_CHECKING:
     from pyresilience.events._events import EventType
@@ -55,7 +56,9 @@ class JsonEventLogger:
         self._level = level
         self._encode = best_encoder()
         self._lines: dict[tuple[EventType, str, int], str] = {}
-        self._makes_records = type(logger).log is logging.Logger.log
+        self._log: Callable[[str], None] = lambda line: logger.log(level, line)
+        if isinstance(logger, logging.Logger) and getattr(type(logger), "log", None) is logging.Logger.log:
+            self._log = LineLog(logger, level, __file__, "JsonEventLogger").log
 
     def __repr__(self) -> str:
         return f"JsonEventLogger({self._logger.name!r}, {logging.getLevelName(self._level)})"
@@ -83,14 +86,6 @@ class JsonEventLogger:
             event = ResilienceEvent(event_type, function_name, attempt, error, detail, context_now(), duration)
             line = self._line(event)
         self._log(line)
-
-    def _log(self, line: str) -> None:
-        logger = self._logger
-        if isinstance(logger, logging.Logger) and self._makes_records:
-            # As `logger.log` does, without looking for the caller up the stack: it is always this listener.
-            logger.handle(logger.makeRecord(logger.name, self._level, __file__, 0, line, (), None, "JsonEventLogger"))
-        else:
-            logger.log(self._level, line)
 
     def _line(self, event: ResilienceEvent) -> str:
         """The line of an event; kept for the next of its kind if nothing but its type, name and attempt is in it."""

@@ -13,13 +13,14 @@ from pyresilience.events._events import EventType, ResilienceEvent
 from pyresilience.events._histogram import DEFAULT_BUCKETS, DurationHistogram, check_buckets, cumulative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 logger = logging.getLogger("pyresilience")
 
 OTHER = "__other__"
 MAX_FUNCTIONS = 1000
 _NAME_LENGTH = 200
+_BATCH = 32
 _SUCCESS = EventType.SUCCESS  # until 3.12 a function is called to find a member in its class
 
 
@@ -103,13 +104,32 @@ class MetricsSummary(TypedDict):
 
 
 class _Series:
-    """What is known of one function."""
+    """What is known of one function.
 
-    __slots__ = ("counts", "durations")
+    A duration only waits at first, for which no lock is needed: many are counted at once, when `_BATCH` of them wait
+    or when somebody reads. The owner's lock is held for everything else.
+    """
+
+    __slots__ = ("counts", "durations", "waiting")
 
     def __init__(self) -> None:
-        self.counts: dict[EventType, int] = {}
+        self.counts: dict[EventType, int] = {}  # but for the successes in `durations`
         self.durations: DurationHistogram | None = None
+        self.waiting: list[float] = []
+
+    def settle(self, bounds: tuple[float, ...]) -> None:
+        """Count what waits."""
+        if self.waiting:
+            if self.durations is None:
+                self.durations = DurationHistogram(bounds)
+            untimed = self.durations.absorb(self.waiting)
+            if untimed:
+                self.counts[_SUCCESS] = self.counts.get(_SUCCESS, 0) + untimed
+
+    def totals(self) -> dict[EventType, int]:
+        """How many events of which type, when nothing waits."""
+        timed = 0 if self.durations is None else self.durations.count
+        return self.counts | {_SUCCESS: self.counts.get(_SUCCESS, 0) + timed} if timed else self.counts.copy()
 
 
 class MetricsCollector:
@@ -139,7 +159,8 @@ class MetricsCollector:
         return f"MetricsCollector({len(self._series)} functions)"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        self._take_facts(event.event_type, event.function_name, event.attempt, None, "", event.duration)
+        duration = None if event.duration is None else float(event.duration)
+        self._take_facts(event.event_type, event.function_name, event.attempt, None, "", duration)
 
     def _take_facts(
         self,
@@ -152,13 +173,17 @@ class MetricsCollector:
     ) -> None:
         """Count one event; the duration, in seconds, is that of a `SUCCESS`."""
         series = self._series.get(function_name) or self._find(function_name)
+        if duration is not None and event_type is _SUCCESS:
+            waiting = series.waiting
+            waiting.append(duration)
+            # Whoever holds the lock, perhaps what a signal has interrupted in this thread, is not waited for.
+            if len(waiting) >= _BATCH and not self._lock.locked():
+                with self._lock:
+                    series.settle(self._bounds)
+            return
         counts = series.counts
         with self._lock:
             counts[event_type] = counts.get(event_type, 0) + 1
-            if duration is not None and event_type is _SUCCESS:
-                if series.durations is None:
-                    series.durations = DurationHistogram(self._bounds)
-                series.durations.record(duration)
 
     def _find(self, name: str) -> _Series:
         """The series of a name that was not seen before, is not used as it is, or comes too late."""
@@ -203,13 +228,22 @@ class MetricsCollector:
 
     def _counts(self) -> dict[str, dict[EventType, int]]:
         with self._lock:
-            return {name: series.counts.copy() for name, series in self._series.items()}
+            return {name: series.totals() for name, series in self._settled()}
+
+    def _settled(self) -> Iterator[tuple[str, _Series]]:
+        """All series by name, with nothing waiting. The lock is held."""
+        for name, series in self._series.items():
+            series.settle(self._bounds)
+            yield name, series
 
     def get_counts(self, name: str) -> dict[str, int]:
         """How many events of which type a function had; empty for one that had none."""
         with self._lock:
             series = self._series.get(label_text(name))
-            return {} if series is None else _by_value(series.counts)
+            if series is None:
+                return {}
+            series.settle(self._bounds)
+            return _by_value(series.totals())
 
     def get_latencies(self, name: str) -> dict[str, float]:
         """`p50`, `p95`, `p99`, `min` and `max` of a function's successful calls, in seconds; empty without any.
@@ -218,7 +252,10 @@ class MetricsCollector:
         """
         with self._lock:
             series = self._series.get(label_text(name))
-            if series is None or series.durations is None or not series.durations.count:
+            if series is None:
+                return {}
+            series.settle(self._bounds)
+            if series.durations is None or not series.durations.count:
                 return {}
             durations = series.durations.copy()
         p50, p95, p99 = durations.percentiles(50, 95, 99)
@@ -230,7 +267,7 @@ class MetricsCollector:
         Names can be encoded as UTF-8 and are bounded in length and number; they are not escaped for any format.
         """
         with self._lock:
-            counts = {name: series.counts.copy() for name, series in self._series.items()}
+            counts = {name: series.totals() for name, series in self._settled()}
             durations = {
                 name: (series.durations.counts(), series.durations.sum)
                 for name, series in self._series.items()

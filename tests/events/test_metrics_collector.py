@@ -7,13 +7,14 @@ import math
 import subprocess
 import sys
 import threading
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyresilience import CacheConfig, EventType, FallbackConfig, Pipeline, ResilienceEvent, RetryConfig
-from pyresilience.events._metrics import OTHER, DurationSnapshot, MetricsCollector, MetricsSnapshot, label_text
+from pyresilience.events._metrics import _BATCH, OTHER, DurationSnapshot, MetricsCollector, MetricsSnapshot, label_text
 
 
 def count(metrics, kind, times=1, name="my_function", duration=None):
@@ -88,6 +89,15 @@ def test_without_successes_there_are_no_latencies():
     count(metrics, EventType.SUCCESS, name="nonsense", duration=math.nan)
     for name in ("my_function", "untimed", "nonsense", "unknown"):
         assert metrics.get_latencies(name) == {}
+    assert metrics.get_counts("untimed") == {"success": 1} == metrics.get_counts("nonsense")
+
+
+def test_a_duration_that_is_no_number_is_refused_at_once():
+    metrics = MetricsCollector()
+    with pytest.raises((TypeError, ValueError)):
+        count(metrics, EventType.SUCCESS, duration="soon")
+    count(metrics, EventType.SUCCESS, duration=2)
+    assert metrics.get_counts("my_function") == {"success": 1}
 
 
 def test_reset_forgets_everything():
@@ -208,6 +218,8 @@ def test_each_event_is_counted_under_the_lock():
     """A lost update is too rare to be seen by running threads against each other."""
     metrics = MetricsCollector()
     count(metrics, EventType.RETRY)
+    count(metrics, EventType.SUCCESS, duration=1.0)
+    metrics.summary()
     held = []
 
     class Watched(dict):
@@ -215,9 +227,47 @@ def test_each_event_is_counted_under_the_lock():
             held.append(metrics._lock.locked())
             return super().get(*arguments)
 
-    metrics._series["my_function"].counts = Watched()
+    series = metrics._series["my_function"]
+    series.counts = Watched()
+    absorb = series.durations.absorb
+    series.durations = Mock(absorb=lambda waiting: held.append(metrics._lock.locked()) or absorb(waiting))
     count(metrics, EventType.RETRY)
-    assert held == [True]
+    for _ in range(_BATCH):
+        count(metrics, EventType.SUCCESS, duration=1.0)
+    assert held == [True, True] and not metrics._lock.locked()
+
+
+def test_timed_successes_take_no_lock_and_wait_in_bounded_memory():
+    metrics = MetricsCollector()
+    count(metrics, EventType.SUCCESS, duration=1.0)
+    waiting = metrics._series["my_function"].waiting
+    with metrics._lock:  # as while a snapshot is taken, by another thread or below a signal handler of this one
+        for _ in range(_BATCH):
+            count(metrics, EventType.SUCCESS, duration=1.0)
+    assert len(waiting) == _BATCH + 1
+    count(metrics, EventType.SUCCESS, duration=1.0)
+    for _ in range(3 * _BATCH):
+        count(metrics, EventType.SUCCESS, duration=1.0)
+        assert len(waiting) < _BATCH
+    assert metrics.get_counts("my_function") == {"success": 4 * _BATCH + 2}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda metrics: metrics.get_counts("my_function")["success"],
+        lambda metrics: metrics.summary()["event_counts"]["success"],
+        lambda metrics: metrics.summary()["functions"]["my_function"]["success"],
+        lambda metrics: metrics.snapshot().counts["my_function"]["success"],
+        lambda metrics: metrics.snapshot().durations["my_function"].count,
+        lambda metrics: round(metrics.get_latencies("my_function")["max"]),
+    ],
+)
+def test_whoever_reads_sees_each_event_at_once(read):
+    metrics = MetricsCollector()
+    for number in range(1, 2 * _BATCH):
+        count(metrics, EventType.SUCCESS, duration=float(number))
+        assert read(metrics) == number
 
 
 FORKING = """
