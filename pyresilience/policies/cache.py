@@ -84,17 +84,16 @@ class Cache:
     The value itself is kept and handed out, not a copy: do not change what you got from a cache.
     """
 
-    __slots__ = ("_flights", "_lock", "_store", "_warned", "config", "name")
+    __slots__ = ("_flights", "_lock", "_store", "_warned", "config")
 
     never_suspends = True
 
     outside_deadline = True
     keyed = True  # bindings keep how keys are made of a function's arguments
 
-    def __init__(self, config: CacheConfig | None = None, *, name: str = "cache") -> None:
+    def __init__(self, config: CacheConfig | None = None) -> None:
         config = validate.config_of(CacheConfig, config)
         self.config = config
-        self.name = name
         self._lock = threading.RLock()
         self._store = config.store()
         self._flights: dict[Any, Flight] = {}

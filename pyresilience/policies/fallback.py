@@ -52,7 +52,7 @@ class Fallback:
     total timeout, runs once per call, and its answers are not cached.
     """
 
-    __slots__ = ("config", "name")
+    __slots__ = ("config",)
 
     never_suspends = True
     keyed = False
@@ -60,10 +60,9 @@ class Fallback:
     outside_deadline = True
     only_failures = True  # answers pass through it untouched
 
-    def __init__(self, config: FallbackConfig | None = None, *, name: str = "fallback") -> None:
+    def __init__(self, config: FallbackConfig | None = None) -> None:
         config = validate.config_of(FallbackConfig, config)
         self.config = config
-        self.name = name
 
     @property
     def async_only(self) -> str | None:

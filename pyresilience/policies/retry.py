@@ -101,7 +101,7 @@ class Retry:
     and `retry_after` fits it.
     """
 
-    __slots__ = ("budget", "config", "name")
+    __slots__ = ("budget", "config")
 
     never_suspends = True
     keyed = False
@@ -111,12 +111,10 @@ class Retry:
         config: RetryConfig | None = None,
         *,
         budget: RetryBudget | RetryBudgetConfig | None = None,
-        name: str = "retry",
     ) -> None:
         config = validate.config_of(RetryConfig, config)
         self.config = config
         self.budget = None if budget is None else _live_budget(budget)
-        self.name = name
 
     def __repr__(self) -> str:
         return f"Retry(max_attempts={self.config.max_attempts})"

@@ -69,7 +69,6 @@ class _Limited:
     total = False
     pool: WorkerPool | None
     queues: dict[Any, Any]
-    name: str
 
     @property
     def nanoseconds(self) -> int:
@@ -98,7 +97,7 @@ class TotalTimeout(_Limited):
     A pipeline makes it from `TimeoutConfig(total=...)` and puts it outside every layer but fallback and cache.
     """
 
-    __slots__ = ("config", "name", "pool", "queues", "seconds")
+    __slots__ = ("config", "pool", "queues", "seconds")
 
     never_suspends = True
 
@@ -109,7 +108,6 @@ class TotalTimeout(_Limited):
         self.seconds = seconds
         self.pool = timeout.pool
         self.queues = NO_QUEUES
-        self.name = timeout.name
 
     @property
     def total_nanoseconds(self) -> int:
@@ -129,16 +127,15 @@ class Timeout(_Limited):
     too. Cancellation by the caller passes through and is never turned into a timeout.
     """
 
-    __slots__ = ("config", "name", "pool", "queues", "seconds")
+    __slots__ = ("config", "pool", "queues", "seconds")
 
     never_suspends = True
 
     forwards = True
 
-    def __init__(self, config: TimeoutConfig | None = None, *, name: str = "timeout") -> None:
+    def __init__(self, config: TimeoutConfig | None = None) -> None:
         config = validate.config_of(TimeoutConfig, config)
         self.config = config
-        self.name = name
         self.seconds = config.seconds
         self.pool = None if config.pool_size is None else WorkerPool(config.pool_size)
         self.queues = NO_QUEUES

@@ -88,7 +88,7 @@ class HostPolicies:
         if bulkhead is not None:
             members.append(Bulkhead(bulkhead, name=name) if isinstance(bulkhead, BulkheadConfig) else bulkhead)
         if self.timeout is not None:
-            members.append(Timeout(self.timeout, name=name))
+            members.append(Timeout(self.timeout))
         return Pipeline(*members, Sending(), name=name, listeners=self.listeners)
 
 
