@@ -76,23 +76,15 @@ class DurationHistogram:
         """How many durations were recorded."""
         return sum(self._coarse)
 
-    def absorb(self, durations: list[float]) -> int:
-        """Count durations and take them off their list; how many were passed over as negative, infinite or NaN.
-
-        One by one, so that an interrupt loses one at the most. Others may append meanwhile.
-        """
-        edges, fine, coarse, coarse_of = self._edges, self._fine, self._coarse, self._coarse_of
-        passed_over = 0
-        for _ in range(len(durations)):
-            seconds = durations.pop()
-            if not self.minimum <= seconds <= self.maximum and not self._widen(seconds):
-                passed_over += 1
-                continue
-            bucket = bisect_right(edges, seconds)
-            fine[bucket] += 1
-            coarse[coarse_of[bucket]] += 1
-            self.sum += seconds
-        return passed_over
+    def record(self, seconds: float) -> bool:
+        """Count one duration. What is negative, infinite or NaN is no duration and is passed over: False."""
+        if not self.minimum <= seconds <= self.maximum and not self._widen(seconds):
+            return False
+        bucket = bisect_right(self._edges, seconds)
+        self._fine[bucket] += 1
+        self._coarse[self._coarse_of[bucket]] += 1
+        self.sum += seconds
+        return True
 
     def _widen(self, seconds: float) -> bool:
         """Let the range recorded reach to `seconds`; False if that is no duration."""

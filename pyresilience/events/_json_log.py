@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pyresilience.events._events import ResilienceEvent, context_now, resilience_context
-from pyresilience.events._log_record import LineLog
+from pyresilience.events._log_record import LineLog, ToldLog
 
 if TYPE_CHECKING:
     from pyresilience.events._events import EventType
@@ -56,9 +56,10 @@ class JsonEventLogger:
         self._level = level
         self._encode = best_encoder()
         self._lines: dict[tuple[EventType, str, int], str] = {}
-        self._log: Callable[[str], None] = lambda line: logger.log(level, line)
         if isinstance(logger, logging.Logger) and getattr(type(logger), "log", None) is logging.Logger.log:
             self._log = LineLog(logger, level, __file__, "JsonEventLogger").log
+        else:
+            self._log = ToldLog(logger, level).log
 
     def __repr__(self) -> str:
         return f"JsonEventLogger({self._logger.name!r}, {logging.getLevelName(self._level)})"

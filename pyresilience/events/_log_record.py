@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
+import time
 from logging import LogRecord
-from time import time
 from types import FunctionType, MethodType
 from typing import cast
 
@@ -22,11 +23,11 @@ class LineLog:
 
     Args:
         logger: its `makeRecord` and `handle` are called as its `log` would.
-        level: of all lines.
+        level: of all lines. If it is renamed, records show that within a second.
         path, function: the place, as in a record's `pathname` and `funcName`; its `lineno` is 0.
     """
 
-    __slots__ = ("_epoch", "_filename", "_function", "_level", "_logger", "_module", "_path", "_task_names")
+    __slots__ = ("_epoch", "_filename", "_function", "_known", "_level", "_logger", "_module", "_path", "_task_names")
 
     def __init__(self, logger: logging.Logger, level: int, path: str, function: str) -> None:
         first = LogRecord(logger.name, level, path, 0, "", (), None, function)
@@ -38,6 +39,10 @@ class LineLog:
         self._module = first.module
         self._epoch = first.created - first.relativeCreated / 1000
         self._task_names = hasattr(first, "taskName")
+        self._known = (math.inf, "", 0, 0)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return LineLog, (self._logger, self._level, self._path, self._function)
 
     def log(self, line: str) -> None:
         """Log a line as it is. The logger is enabled for the level."""
@@ -53,11 +58,15 @@ class LineLog:
         ):
             logger.handle(make(logger.name, self._level, self._path, 0, line, (), None, self._function))
             return
+        now = time.time()
+        second, level_name, process, forks = self._known
+        if not 0.0 <= now - second < 1.0 or forks != _forks:
+            second, level_name, process, _ = self._known = self._ask(now)
         record = _new(LogRecord)
         record.name = logger.name
         record.msg = line
         record.args = ()
-        record.levelname = logging.getLevelName(self._level)
+        record.levelname = level_name
         record.levelno = self._level
         record.pathname = self._path
         record.filename = self._filename
@@ -67,23 +76,38 @@ class LineLog:
         record.stack_info = None
         record.lineno = 0
         record.funcName = self._function
-        record.created = now = time()
-        record.msecs = now % 1.0 * 1000 // 1
+        record.created = now
+        record.msecs = (now - second) * 1000 // 1
         record.relativeCreated = (now - self._epoch) * 1000
         record.thread = threading.get_ident()
-        record.threadName = _here.thread.name
+        record.threadName = threading.current_thread().name
         record.processName = _process_name() if "multiprocessing" in sys.modules else "MainProcess"
-        record.process = _pid
+        record.process = process
         if self._task_names:
             record.taskName = _task_name()
         logger.handle(record)
 
+    def _ask(self, now: float) -> tuple[float, str, int, int]:
+        """What is asked once in a second: when it began, the name of the level, and the process.
 
-class _Here(threading.local):
-    """Asking for the current thread each time takes twice as long."""
+        A system call for each record would be dear. A process knows when it was forked, unless that was done behind
+        the back of Python, as some servers do.
+        """
+        return now // 1, logging.getLevelName(self._level), os.getpid(), _forks
 
-    def __init__(self) -> None:
-        self.thread = threading.current_thread()
+
+class ToldLog:
+    """Logs lines through the `log` of an adapter, or of a logger of which nothing is known."""
+
+    __slots__ = ("_level", "_logger")
+
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger], level: int) -> None:
+        self._logger = logger
+        self._level = level
+
+    def log(self, line: str) -> None:
+        """Log a line as it is."""
+        self._logger.log(self._level, line)
 
 
 def _process_name() -> str | None:
@@ -128,13 +152,12 @@ def _method_known() -> FunctionType | None:
 
 _make_record = _method_known()
 _new = LogRecord.__new__
-_here = _Here()
-_pid = os.getpid()  # a call of the system, not to be made for each record
+_forks = 0
 
 
 def _after_fork() -> None:
-    global _pid
-    _pid = os.getpid()
+    global _forks
+    _forks += 1
 
 
 if hasattr(os, "register_at_fork"):

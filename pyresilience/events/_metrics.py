@@ -6,6 +6,8 @@ import logging
 import os
 import threading
 import weakref
+from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -13,7 +15,7 @@ from pyresilience.events._events import EventType, ResilienceEvent
 from pyresilience.events._histogram import DEFAULT_BUCKETS, DurationHistogram, check_buckets, cumulative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
 logger = logging.getLogger("pyresilience")
 
@@ -104,38 +106,34 @@ class MetricsSummary(TypedDict):
 
 
 class _Series:
-    """What is known of one function.
+    """What is known of one function."""
 
-    A duration only waits at first, for which no lock is needed: many are counted at once, when `_BATCH` of them wait
-    or when somebody reads. The owner's lock is held for everything else.
-    """
-
-    __slots__ = ("counts", "durations", "waiting")
+    __slots__ = ("_counts", "durations")
 
     def __init__(self) -> None:
-        self.counts: dict[EventType, int] = {}  # but for the successes in `durations`
+        self._counts: dict[EventType, int] = {}  # but for the successes in `durations`
         self.durations: DurationHistogram | None = None
-        self.waiting: list[float] = []
 
-    def settle(self, bounds: tuple[float, ...]) -> None:
-        """Count what waits."""
-        if self.waiting:
-            if self.durations is None:
-                self.durations = DurationHistogram(bounds)
-            untimed = self.durations.absorb(self.waiting)
-            if untimed:
-                self.counts[_SUCCESS] = self.counts.get(_SUCCESS, 0) + untimed
+    def count(self, kind: EventType) -> None:
+        self._counts[kind] = self._counts.get(kind, 0) + 1
 
-    def totals(self) -> dict[EventType, int]:
-        """How many events of which type, when nothing waits."""
-        timed = 0 if self.durations is None else self.durations.count
-        return self.counts | {_SUCCESS: self.counts.get(_SUCCESS, 0) + timed} if timed else self.counts.copy()
+    def begin_durations(self, bounds: tuple[float, ...]) -> DurationHistogram:
+        self._counts.setdefault(_SUCCESS, 0)  # its place is where it was first seen
+        self.durations = durations = DurationHistogram(bounds)
+        return durations
+
+    def counts(self) -> dict[EventType, int]:
+        counts = self._counts.copy()
+        if self.durations is not None:
+            counts[_SUCCESS] += self.durations.count
+        return counts
 
 
 class MetricsCollector:
     """A listener that counts events and keeps the durations of successful calls, in bounded memory.
 
-    Thread-safe; one collector may listen to any number of pipelines. Reading never disturbs counting for longer
+    Thread-safe; one collector may listen to any number of pipelines. Events wait in a queue, which needs no lock, and
+    are counted in their order when there are 32 or when somebody reads. Reading never disturbs counting for longer
     than it takes to copy the numbers.
 
     Args:
@@ -150,7 +148,9 @@ class MetricsCollector:
     def __init__(self, *, max_functions: int = MAX_FUNCTIONS, buckets: Iterable[float] = DEFAULT_BUCKETS) -> None:
         self._max_functions = check_max_functions("MetricsCollector", max_functions)
         self._bounds = check_buckets("MetricsCollector", buckets)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may make guarded calls of its own
+        self._waiting: deque[tuple[_Series, EventType, float | None]] = deque()
+        self._busy = False
         self._series: dict[str, _Series] = {}
         self._warned = False
         _collectors.add(self)
@@ -159,8 +159,10 @@ class MetricsCollector:
         return f"MetricsCollector({len(self._series)} functions)"
 
     def __call__(self, event: ResilienceEvent, /) -> None:
-        duration = None if event.duration is None else float(event.duration)
-        self._take_facts(event.event_type, event.function_name, event.attempt, None, "", duration)
+        kind, duration = event.event_type, event.duration
+        if duration is not None:
+            duration = float(duration) if kind is _SUCCESS else None
+        self._take_facts(kind, event.function_name, event.attempt, None, "", duration)
 
     def _take_facts(
         self,
@@ -173,17 +175,29 @@ class MetricsCollector:
     ) -> None:
         """Count one event; the duration, in seconds, is that of a `SUCCESS`."""
         series = self._series.get(function_name) or self._find(function_name)
-        if duration is not None and event_type is _SUCCESS:
-            waiting = series.waiting
-            waiting.append(duration)
-            # Whoever holds the lock, perhaps what a signal has interrupted in this thread, is not waited for.
-            if len(waiting) >= _BATCH and not self._lock.locked():
-                with self._lock:
-                    series.settle(self._bounds)
+        waiting = self._waiting
+        waiting.append((series, event_type, duration))
+        if len(waiting) >= _BATCH:
+            with self._lock:
+                self._count()
+
+    def _count(self) -> None:
+        """Count what waits, one by one, so that an interrupt loses one at the most. The lock is held."""
+        if self._busy:  # this thread is at it, and was interrupted by a signal
             return
-        counts = series.counts
-        with self._lock:
-            counts[event_type] = counts.get(event_type, 0) + 1
+        self._busy = True
+        try:
+            next_one = self._waiting.popleft
+            for _ in range(len(self._waiting)):
+                series, kind, duration = next_one()
+                if duration is None or kind is not _SUCCESS:
+                    series.count(kind)
+                    continue
+                durations = series.durations or series.begin_durations(self._bounds)
+                if not durations.record(duration):
+                    series.count(kind)
+        finally:
+            self._busy = False
 
     def _find(self, name: str) -> _Series:
         """The series of a name that was not seen before, is not used as it is, or comes too late."""
@@ -203,10 +217,11 @@ class MetricsCollector:
 
     def summary(self) -> MetricsSummary:
         """All counts and what follows from them."""
-        counts = self._counts()
+        with self._counted() as series:
+            counts = {name: one.counts() for name, one in series.items()}
         totals: dict[EventType, int] = {}
-        for series in counts.values():
-            for kind, number in series.items():
+        for by_kind in counts.values():
+            for kind, number in by_kind.items():
                 totals[kind] = totals.get(kind, 0) + number
         success = totals.get(EventType.SUCCESS, 0)
         ended = success + totals.get(EventType.FAILURE, 0) + totals.get(EventType.FALLBACK_USED, 0)
@@ -218,46 +233,30 @@ class MetricsCollector:
             "call_success_rate": success / ended if ended else 0.0,
             "functions": {
                 name: {
-                    "total": sum(series.values()),
-                    "success": series.get(EventType.SUCCESS, 0),
-                    "failure": series.get(EventType.FAILURE, 0),
+                    "total": sum(by_kind.values()),
+                    "success": by_kind.get(EventType.SUCCESS, 0),
+                    "failure": by_kind.get(EventType.FAILURE, 0),
                 }
-                for name, series in counts.items()
+                for name, by_kind in counts.items()
             },
         }
 
-    def _counts(self) -> dict[str, dict[EventType, int]]:
-        with self._lock:
-            return {name: series.totals() for name, series in self._settled()}
-
-    def _settled(self) -> Iterator[tuple[str, _Series]]:
-        """All series by name, with nothing waiting. The lock is held."""
-        for name, series in self._series.items():
-            series.settle(self._bounds)
-            yield name, series
-
     def get_counts(self, name: str) -> dict[str, int]:
         """How many events of which type a function had; empty for one that had none."""
-        with self._lock:
-            series = self._series.get(label_text(name))
-            if series is None:
-                return {}
-            series.settle(self._bounds)
-            return _by_value(series.totals())
+        with self._counted() as series:
+            one = series.get(label_text(name))
+            return {} if one is None else _by_value(one.counts())
 
     def get_latencies(self, name: str) -> dict[str, float]:
         """`p50`, `p95`, `p99`, `min` and `max` of a function's successful calls, in seconds; empty without any.
 
         `min` and `max` are exact, the percentiles at most 1 % off.
         """
-        with self._lock:
-            series = self._series.get(label_text(name))
-            if series is None:
+        with self._counted() as series:
+            one = series.get(label_text(name))
+            if one is None or one.durations is None or not one.durations.count:
                 return {}
-            series.settle(self._bounds)
-            if series.durations is None or not series.durations.count:
-                return {}
-            durations = series.durations.copy()
+            durations = one.durations.copy()
         p50, p95, p99 = durations.percentiles(50, 95, 99)
         return {"p50": p50, "p95": p95, "p99": p99, "min": durations.minimum, "max": durations.maximum}
 
@@ -266,20 +265,31 @@ class MetricsCollector:
 
         Names can be encoded as UTF-8 and are bounded in length and number; they are not escaped for any format.
         """
-        with self._lock:
-            counts = {name: series.totals() for name, series in self._settled()}
+        with self._counted() as series:
+            counts = {name: one.counts() for name, one in series.items()}
             durations = {
-                name: (series.durations.counts(), series.durations.sum)
-                for name, series in self._series.items()
-                if series.durations is not None
+                name: (one.durations.counts(), one.durations.sum)
+                for name, one in series.items()
+                if one.durations is not None
             }
         return MetricsSnapshot(
-            {name: _by_value(series) for name, series in counts.items()},
+            {name: _by_value(by_kind) for name, by_kind in counts.items()},
             {
                 name: DurationSnapshot(cumulative(self._bounds, buckets), sum(buckets), seconds)
                 for name, (buckets, seconds) in durations.items()
             },
         )
+
+    @contextmanager
+    def _counted(self) -> Generator[dict[str, _Series]]:
+        """All series by name, with everything counted that happened before. Within, nothing more is counted."""
+        with self._lock:
+            self._count()
+            busy, self._busy = self._busy, True
+            try:
+                yield self._series.copy()
+            finally:
+                self._busy = busy
 
     def reset(self) -> None:
         """Forget everything that was counted."""
@@ -288,7 +298,8 @@ class MetricsCollector:
 
     def reset_after_fork(self) -> None:
         """A thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._busy = False
 
 
 def _by_value(counts: Mapping[EventType, int]) -> dict[str, int]:

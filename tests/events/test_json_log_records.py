@@ -58,8 +58,7 @@ def clock(monkeypatch):
     """Sets the time that records get, in 512ths of a second: an exact number of nanoseconds and an exact float."""
 
     def set_to(ticks):
-        for module in ("time.time", "pyresilience.events._log_record.time"):
-            monkeypatch.setattr(module, lambda: ticks / 512)
+        monkeypatch.setattr("time.time", lambda: ticks / 512)
         monkeypatch.setattr("time.time_ns", lambda: ticks * 1_953_125)
 
     return set_to
@@ -125,16 +124,55 @@ def test_a_record_names_the_task_where_records_do(monkeypatch):
     assert both(logger_of())[1].get("taskName") is None
 
 
-def test_a_level_can_be_renamed_and_so_can_the_logger():
+def test_a_logger_can_be_renamed_and_so_can_a_level_which_shows_within_a_second(clock):
+    clock(512)
     logger = logger_of()
     listener = JsonEventLogger(logger)
-    logging.addLevelName(logging.INFO, "NOTE")
+    listener(EVENT)
     logger.name = "renamed"
+    logging.addLevelName(logging.INFO, "NOTE")
     try:
-        listener(EVENT)
+        for ticks in (2 * 512 - 1, 2 * 512):
+            clock(ticks)
+            listener(EVENT)
     finally:
         logging.addLevelName(logging.INFO, "INFO")
-    assert [(record.levelname, record.name) for record in records_of(logger)] == [("NOTE", "renamed")]
+    seen = [(record.levelname, record.name) for record in records_of(logger)]
+    assert seen == [("INFO", "test"), ("INFO", "renamed"), ("NOTE", "renamed")]
+
+
+@pytest.mark.parametrize("jump", [-5000, -1, 512, 5000])
+def test_a_clock_that_jumps_is_followed(clock, jump):
+    clock(512 * 10**6)
+    logger = logger_of()
+    listener = JsonEventLogger(logger)
+    listener(EVENT)
+    clock(512 * 10**6 + jump)
+    logger.info(LINE)
+    listener(EVENT)
+    _, usual, ours = records_of(logger)
+    assert (ours.created, ours.msecs) == (usual.created, usual.msecs)
+
+
+def test_a_process_that_was_forked_behind_our_back_is_noticed_within_a_second(clock, monkeypatch):
+    """As by uWSGI, which does not run what Python wants to do after a fork."""
+    clock(512)
+    logger = logger_of()
+    listener = JsonEventLogger(logger)
+    listener(EVENT)
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    clock(2 * 512)
+    listener(EVENT)
+    assert [record.process == 7 for record in records_of(logger)] == [False, True]
+
+
+def test_a_line_log_can_be_sent_to_another_process():
+    logger = logging.getLogger("sent")
+    copy = pickle.loads(pickle.dumps(_log_record.LineLog(logger, logging.INFO, "a/b.py", "f")))
+    keep = Keep()
+    logger.addHandler(keep)
+    copy.log(LINE)
+    assert [(made.getMessage(), made.module, made.funcName) for made in keep.records] == [(LINE, "b", "f")]
 
 
 FORKING = """

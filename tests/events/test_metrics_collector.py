@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 import threading
-from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -92,12 +91,20 @@ def test_without_successes_there_are_no_latencies():
     assert metrics.get_counts("untimed") == {"success": 1} == metrics.get_counts("nonsense")
 
 
-def test_a_duration_that_is_no_number_is_refused_at_once():
+def test_types_are_listed_as_they_were_first_seen():
     metrics = MetricsCollector()
+    for kind, duration in ((EventType.RETRY, None), (EventType.SUCCESS, 1.0), (EventType.FAILURE, None)):
+        count(metrics, kind, duration=duration)
+    assert list(metrics.summary()["event_counts"]) == ["retry", "success", "failure"]
+
+
+def test_a_duration_that_is_no_number_is_refused_at_once_where_it_counts():
+    metrics = MetricsCollector()
+    count(metrics, EventType.FAILURE, duration="soon")
     with pytest.raises((TypeError, ValueError)):
         count(metrics, EventType.SUCCESS, duration="soon")
     count(metrics, EventType.SUCCESS, duration=2)
-    assert metrics.get_counts("my_function") == {"success": 1}
+    assert metrics.get_counts("my_function") == {"failure": 1, "success": 1}
 
 
 def test_reset_forgets_everything():
@@ -214,42 +221,118 @@ def work(metrics, number):
         count(metrics, EventType.RETRY, name=f"f{(number + step) % 5 if step > 4 else step}")
 
 
-def test_each_event_is_counted_under_the_lock():
+class Watched(dict):
+    """Says when something is counted."""
+
+    def __init__(self, counted):
+        self.counted = counted
+
+    def __setitem__(self, kind, number):
+        self.counted(kind)
+        super().__setitem__(kind, number)
+
+
+def owned(lock):
+    return lock._is_owned()
+
+
+def test_events_are_counted_in_their_order_under_the_lock_some_at_a_time():
     """A lost update is too rare to be seen by running threads against each other."""
     metrics = MetricsCollector()
     count(metrics, EventType.RETRY)
-    count(metrics, EventType.SUCCESS, duration=1.0)
+    counted, kinds = [], [*EventType] * 5
+    metrics._series["my_function"]._counts = Watched(lambda kind: counted.append((kind, owned(metrics._lock))))
+    for kind in kinds:
+        count(metrics, kind)
+        assert len(metrics._waiting) < _BATCH
     metrics.summary()
-    held = []
+    assert counted == [(kind, True) for kind in (EventType.RETRY, *kinds)] and not owned(metrics._lock)
 
-    class Watched(dict):
-        def get(self, *arguments):
-            held.append(metrics._lock.locked())
-            return super().get(*arguments)
 
-    series = metrics._series["my_function"]
-    series.counts = Watched()
-    absorb = series.durations.absorb
-    series.durations = Mock(absorb=lambda waiting: held.append(metrics._lock.locked()) or absorb(waiting))
+def test_who_is_interrupted_in_counting_may_be_used_again_by_the_same_thread():
+    """As by the guarded calls of a signal handler."""
+    metrics = MetricsCollector()
     count(metrics, EventType.RETRY)
-    for _ in range(_BATCH):
-        count(metrics, EventType.SUCCESS, duration=1.0)
-    assert held == [True, True] and not metrics._lock.locked()
+    again = []
+
+    def handler(kind):
+        if not again:
+            again.append(kind)
+            count(metrics, EventType.RETRY, 3 * _BATCH)
+            assert metrics.get_counts("my_function") == {}
+
+    metrics._series["my_function"]._counts = Watched(handler)
+    assert metrics.get_counts("my_function") == {"retry": 1} and again
+    assert metrics.get_counts("my_function") == {"retry": 1 + 3 * _BATCH}
 
 
-def test_timed_successes_take_no_lock_and_wait_in_bounded_memory():
+def test_nothing_is_counted_while_somebody_reads():
     metrics = MetricsCollector()
     count(metrics, EventType.SUCCESS, duration=1.0)
-    waiting = metrics._series["my_function"].waiting
-    with metrics._lock:  # as while a snapshot is taken, by another thread or below a signal handler of this one
-        for _ in range(_BATCH):
-            count(metrics, EventType.SUCCESS, duration=1.0)
-    assert len(waiting) == _BATCH + 1
-    count(metrics, EventType.SUCCESS, duration=1.0)
-    for _ in range(3 * _BATCH):
-        count(metrics, EventType.SUCCESS, duration=1.0)
-        assert len(waiting) < _BATCH
-    assert metrics.get_counts("my_function") == {"success": 4 * _BATCH + 2}
+    with metrics._counted() as series:
+        count(metrics, EventType.SUCCESS, _BATCH, duration=1.0)
+        count(metrics, EventType.SUCCESS, name="another")
+        assert {name: one.counts() for name, one in series.items()} == {"my_function": {EventType.SUCCESS: 1}}
+    assert metrics.get_counts("my_function") == {"success": 1 + _BATCH}
+
+
+def test_an_interrupt_loses_one_event_at_the_most():
+    metrics = MetricsCollector()
+    count(metrics, EventType.RETRY)
+    series = metrics._series["my_function"]
+    interrupts = iter([False, True])
+
+    def interrupt(kind):
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+
+    series._counts = Watched(interrupt)
+    count(metrics, EventType.RETRY, 3)
+    with pytest.raises(KeyboardInterrupt):
+        metrics.summary()
+    assert metrics.get_counts("my_function") == {"retry": 3} and not owned(metrics._lock)
+    count(metrics, EventType.RETRY, 2 * _BATCH)
+    assert len(metrics._waiting) == 0
+
+
+def test_what_waits_is_bounded_however_long_somebody_counts():
+    """Threads that would add to it wait until the one that counts goes on."""
+    metrics = MetricsCollector()
+    threads = [threading.Thread(target=count, args=(metrics, EventType.SUCCESS, 1000)) for _ in range(4)]
+    with metrics._lock:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(0.02)
+        assert all(thread.is_alive() for thread in threads)
+        assert len(metrics._waiting) < _BATCH + len(threads)
+    for thread in threads:
+        thread.join()
+    assert metrics.get_counts("my_function") == {"success": 4000}
+
+
+def test_counts_of_one_moment_fit_together():
+    """Whoever has seen the inner call succeed has not always seen the outer one, but never the reverse."""
+    metrics = MetricsCollector()
+    for name in ("inner", "outer", "done"):
+        count(metrics, EventType.SUCCESS, name=name, duration=1.0)
+
+    def calls():
+        for _ in range(3000):
+            count(metrics, EventType.SUCCESS, name="inner", duration=1.0)
+            count(metrics, EventType.SUCCESS, name="outer", duration=1.0)
+
+    thread = threading.Thread(target=calls)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        while thread.is_alive():
+            counts = metrics.snapshot().counts
+            assert 0 <= counts["inner"]["success"] - counts["outer"]["success"] <= 1
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
 
 
 @pytest.mark.parametrize(
@@ -271,16 +354,26 @@ def test_whoever_reads_sees_each_event_at_once(read):
 
 
 FORKING = """
-import os
+import os, signal, threading
 from pyresilience import EventType, ResilienceEvent
 from pyresilience.events._metrics import MetricsCollector
 
 metrics = MetricsCollector()
-with metrics._lock:
-    child = os.fork()
-    if child == 0:
-        metrics(ResilienceEvent(EventType.SUCCESS, "f"))
-        os._exit(42 if metrics.get_counts("f") == {"success": 1} else 1)
+held, forked = threading.Event(), threading.Event()
+
+def read():
+    with metrics._counted():
+        held.set()
+        forked.wait()
+
+threading.Thread(target=read).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    metrics(ResilienceEvent(EventType.SUCCESS, "f"))
+    os._exit(42 if metrics.get_counts("f") == {"success": 1} else 1)
+forked.set()
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
