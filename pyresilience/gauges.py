@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyresilience.events._metrics import MAX_FUNCTIONS, OTHER
+from pyresilience.events._names import MAX_FUNCTIONS, OTHER
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.policies._circuit import CircuitState
 from pyresilience.policies.bulkhead import Bulkhead

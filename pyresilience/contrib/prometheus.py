@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pyresilience.events._histogram import DEFAULT_BUCKETS, check_buckets
-from pyresilience.events._metrics import MAX_FUNCTIONS, OTHER, check_max_functions, label_text, warn_of_overflow
+from pyresilience.events._names import MAX_FUNCTIONS, OTHER, check_max_functions, label_text, warn_of_overflow
 from pyresilience.gauges import GAUGES, Reading, check_namespace, readings
 
 try:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pyresilience.events._events import ResilienceEvent, context_now, resilience_context
-from pyresilience.events._log_record import LineLog, ToldLog
+from pyresilience.events._log_record import LineLog
 
 if TYPE_CHECKING:
     from pyresilience.events._events import EventType
@@ -59,7 +59,7 @@ class JsonEventLogger:
         if isinstance(logger, logging.Logger) and getattr(type(logger), "log", None) is logging.Logger.log:
             self._log = LineLog(logger, level, __file__, "JsonEventLogger").log
         else:
-            self._log = ToldLog(logger, level).log
+            self._log = _AdapterLog(logger, level).log
 
     def __repr__(self) -> str:
         return f"JsonEventLogger({self._logger.name!r}, {logging.getLevelName(self._level)})"
@@ -97,6 +97,20 @@ class JsonEventLogger:
                 self._lines.clear()
             self._lines[event.event_type, event.function_name, event.attempt] = line
         return line
+
+
+class _AdapterLog:
+    """Logs lines through an adapter, or a logger with a `log` of its own."""
+
+    __slots__ = ("_level", "_logger")
+
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger], level: int) -> None:
+        self._logger = logger
+        self._level = level
+
+    def log(self, line: str) -> None:
+        """Log a line as it is."""
+        self._logger.log(self._level, line)
 
 
 def record(event: ResilienceEvent) -> dict[str, Json]:

@@ -96,20 +96,6 @@ class LineLog:
         return now // 1, logging.getLevelName(self._level), os.getpid(), _forks
 
 
-class ToldLog:
-    """Logs lines through the `log` of an adapter, or of a logger of which nothing is known."""
-
-    __slots__ = ("_level", "_logger")
-
-    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger], level: int) -> None:
-        self._logger = logger
-        self._level = level
-
-    def log(self, line: str) -> None:
-        """Log a line as it is."""
-        self._logger.log(self._level, line)
-
-
 def _process_name() -> str | None:
     try:
         return cast("str | None", sys.modules["multiprocessing"].current_process().name)

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from pyresilience.events._events import EventType, ResilienceEvent
 from pyresilience.events._histogram import DEFAULT_BUCKETS, DurationHistogram, check_buckets, cumulative
+from pyresilience.events._names import MAX_FUNCTIONS, OTHER, check_max_functions, label_text, warn_of_overflow
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-logger = logging.getLogger("pyresilience")
+T = TypeVar("T")
 
-OTHER = "__other__"
-MAX_FUNCTIONS = 1000
-_NAME_LENGTH = 200
 _BATCH = 32
 _SUCCESS = EventType.SUCCESS  # until 3.12 a function is called to find a member in its class
-
-
-def label_text(name: str) -> str:
-    """`name` as it is counted and exposed: bounded in length, and without what UTF-8 cannot encode."""
-    text = name[:_NAME_LENGTH]
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def check_max_functions(owner: str, value: int) -> int:
-    """Raise TypeError or ValueError for what cannot be a number of names."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{owner}.max_functions must be an int, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{owner}.max_functions must be at least 1, not {value!r}")
-    return value
-
-
-def warn_of_overflow(owner: str, limit: int, name: str) -> None:
-    logger.warning(
-        "%s: more than %d function names; %r and any further ones are counted as %r", owner, limit, name, OTHER
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +103,9 @@ class _Series:
             counts[_SUCCESS] += self.durations.count
         return counts
 
+    def durations_now(self) -> DurationHistogram | None:
+        return None if self.durations is None else self.durations.copy()
+
 
 class MetricsCollector:
     """A listener that counts events and keeps the durations of successful calls, in bounded memory.
@@ -150,7 +128,7 @@ class MetricsCollector:
         self._bounds = check_buckets("MetricsCollector", buckets)
         self._lock = threading.RLock()  # a signal handler may make guarded calls of its own
         self._waiting: deque[tuple[_Series, EventType, float | None]] = deque()
-        self._busy = False
+        self._busy = 0  # the thread that counts or reads
         self._series: dict[str, _Series] = {}
         self._warned = False
         _collectors.add(self)
@@ -183,9 +161,9 @@ class MetricsCollector:
 
     def _count(self) -> None:
         """Count what waits, one by one, so that an interrupt loses one at the most. The lock is held."""
-        if self._busy:  # this thread is at it, and was interrupted by a signal
+        if self._busy:  # it is this thread, and a signal has come in between
             return
-        self._busy = True
+        self._busy = threading.get_ident()
         try:
             next_one = self._waiting.popleft
             for _ in range(len(self._waiting)):
@@ -197,7 +175,7 @@ class MetricsCollector:
                 if not durations.record(duration):
                     series.count(kind)
         finally:
-            self._busy = False
+            self._busy = 0
 
     def _find(self, name: str) -> _Series:
         """The series of a name that was not seen before, is not used as it is, or comes too late."""
@@ -217,8 +195,7 @@ class MetricsCollector:
 
     def summary(self) -> MetricsSummary:
         """All counts and what follows from them."""
-        with self._counted() as series:
-            counts = {name: one.counts() for name, one in series.items()}
+        counts = self._read(_counts)
         totals: dict[EventType, int] = {}
         for by_kind in counts.values():
             for kind, number in by_kind.items():
@@ -243,20 +220,18 @@ class MetricsCollector:
 
     def get_counts(self, name: str) -> dict[str, int]:
         """How many events of which type a function had; empty for one that had none."""
-        with self._counted() as series:
-            one = series.get(label_text(name))
-            return {} if one is None else _by_value(one.counts())
+        label = label_text(name)
+        return self._read(lambda series: _by_value(series[label].counts()) if label in series else {})
 
     def get_latencies(self, name: str) -> dict[str, float]:
         """`p50`, `p95`, `p99`, `min` and `max` of a function's successful calls, in seconds; empty without any.
 
         `min` and `max` are exact, the percentiles at most 1 % off.
         """
-        with self._counted() as series:
-            one = series.get(label_text(name))
-            if one is None or one.durations is None or not one.durations.count:
-                return {}
-            durations = one.durations.copy()
+        label = label_text(name)
+        durations = self._read(lambda series: series[label].durations_now() if label in series else None)
+        if durations is None or not durations.count:
+            return {}
         p50, p95, p99 = durations.percentiles(50, 95, 99)
         return {"p50": p50, "p95": p95, "p99": p99, "min": durations.minimum, "max": durations.maximum}
 
@@ -265,13 +240,7 @@ class MetricsCollector:
 
         Names can be encoded as UTF-8 and are bounded in length and number; they are not escaped for any format.
         """
-        with self._counted() as series:
-            counts = {name: one.counts() for name, one in series.items()}
-            durations = {
-                name: (one.durations.counts(), one.durations.sum)
-                for name, one in series.items()
-                if one.durations is not None
-            }
+        counts, durations = self._read(lambda series: (_counts(series), _durations(series)))
         return MetricsSnapshot(
             {name: _by_value(by_kind) for name, by_kind in counts.items()},
             {
@@ -280,14 +249,13 @@ class MetricsCollector:
             },
         )
 
-    @contextmanager
-    def _counted(self) -> Generator[dict[str, _Series]]:
-        """All series by name, with everything counted that happened before. Within, nothing more is counted."""
+    def _read(self, look: Callable[[dict[str, _Series]], T]) -> T:
+        """What `look` makes of all series, with everything counted that happened before, and nothing more."""
         with self._lock:
             self._count()
-            busy, self._busy = self._busy, True
+            busy, self._busy = self._busy, threading.get_ident()
             try:
-                yield self._series.copy()
+                return look(self._series)
             finally:
                 self._busy = busy
 
@@ -299,7 +267,20 @@ class MetricsCollector:
     def reset_after_fork(self) -> None:
         """A thread of the parent may have held the lock."""
         self._lock = threading.RLock()
-        self._busy = False
+        if self._busy != threading.get_ident():
+            self._busy = 0
+
+
+def _counts(series: dict[str, _Series]) -> dict[str, dict[EventType, int]]:
+    return {name: one.counts() for name, one in list(series.items())}
+
+
+def _durations(series: dict[str, _Series]) -> dict[str, tuple[list[int], float]]:
+    return {
+        name: (one.durations.counts(), one.durations.sum)
+        for name, one in list(series.items())
+        if one.durations is not None
+    }
 
 
 def _by_value(counts: Mapping[EventType, int]) -> dict[str, int]:

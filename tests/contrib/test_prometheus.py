@@ -28,7 +28,7 @@ from pyresilience import (
     RetryConfig,
 )
 from pyresilience.contrib.prometheus import PrometheusListener, ResilienceCollector
-from pyresilience.events._metrics import OTHER, label_text
+from pyresilience.events._names import OTHER, label_text
 
 
 @pytest.fixture

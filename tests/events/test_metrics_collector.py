@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyresilience import CacheConfig, EventType, FallbackConfig, Pipeline, ResilienceEvent, RetryConfig
-from pyresilience.events._metrics import _BATCH, OTHER, DurationSnapshot, MetricsCollector, MetricsSnapshot, label_text
+from pyresilience.events._metrics import _BATCH, DurationSnapshot, MetricsCollector, MetricsSnapshot
+from pyresilience.events._names import OTHER, label_text
 
 
 def count(metrics, kind, times=1, name="my_function", duration=None):
@@ -269,10 +270,12 @@ def test_who_is_interrupted_in_counting_may_be_used_again_by_the_same_thread():
 def test_nothing_is_counted_while_somebody_reads():
     metrics = MetricsCollector()
     count(metrics, EventType.SUCCESS, duration=1.0)
-    with metrics._counted() as series:
+
+    def look(series):
         count(metrics, EventType.SUCCESS, _BATCH, duration=1.0)
-        count(metrics, EventType.SUCCESS, name="another")
-        assert {name: one.counts() for name, one in series.items()} == {"my_function": {EventType.SUCCESS: 1}}
+        return series["my_function"].counts()
+
+    assert metrics._read(look) == {EventType.SUCCESS: 1}
     assert metrics.get_counts("my_function") == {"success": 1 + _BATCH}
 
 
@@ -293,6 +296,40 @@ def test_an_interrupt_loses_one_event_at_the_most():
     assert metrics.get_counts("my_function") == {"retry": 3} and not owned(metrics._lock)
     count(metrics, EventType.RETRY, 2 * _BATCH)
     assert len(metrics._waiting) == 0
+
+
+def test_an_interrupt_while_somebody_reads_leaves_no_lock_behind():
+    metrics = MetricsCollector()
+
+    def interrupted(series):
+        raise KeyboardInterrupt
+
+    kept = []
+    for _ in range(3):
+        try:
+            metrics._read(interrupted)
+        except KeyboardInterrupt as error:
+            kept.append(error)
+        assert not owned(metrics._lock)
+    count(metrics, EventType.RETRY, 2 * _BATCH)
+    assert len(metrics._waiting) == 0
+
+
+def test_counting_goes_on_in_a_child_that_a_signal_handler_has_forked():
+    metrics = MetricsCollector()
+    count(metrics, EventType.RETRY)
+    calls = iter([True])
+
+    def handler(kind):
+        if next(calls, False):
+            metrics.reset_after_fork()
+            count(metrics, EventType.RETRY, _BATCH)
+            metrics.summary()
+
+    metrics._series["my_function"]._counts = Watched(handler)
+    count(metrics, EventType.RETRY, 3)
+    assert metrics.get_counts("my_function") == {"retry": 4}
+    assert metrics.get_counts("my_function") == {"retry": 4 + _BATCH}
 
 
 def test_what_waits_is_bounded_however_long_somebody_counts():
@@ -362,9 +399,7 @@ metrics = MetricsCollector()
 held, forked = threading.Event(), threading.Event()
 
 def read():
-    with metrics._counted():
-        held.set()
-        forked.wait()
+    metrics._read(lambda series: held.set() or forked.wait())
 
 threading.Thread(target=read).start()
 held.wait()

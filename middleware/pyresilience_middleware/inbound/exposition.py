@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyresilience import MetricsCollector, subscribe
-from pyresilience.events._metrics import MAX_FUNCTIONS, OTHER
+from pyresilience.events._names import MAX_FUNCTIONS, OTHER
 from pyresilience.gauges import GAUGES, readings
 
 if TYPE_CHECKING:
