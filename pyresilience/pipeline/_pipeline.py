@@ -176,10 +176,10 @@ class Pipeline:
         return self._binding(fn, name, composition, entry if composition.trusted else watched(entry, self._live))
 
     def _bind_async(self, fn: Callable[..., Any], *, in_thread: bool = False) -> Binding:
-        from pyresilience.runtime._anyio import invoke_async, invoke_in_thread
+        from pyresilience.runtime._anyio import direct, invoke_async, invoke_in_thread
 
         composition = self._composed(keep=in_thread)
-        entry = composition.entry(invoke_in_thread if in_thread else invoke_async)
+        entry = composition.entry(invoke_in_thread if in_thread else invoke_async, direct)
         return self._binding(fn, self.name or function_name(fn), composition, entry)
 
     def _binding(self, fn: Callable[..., Any], name: str, composition: Composition, entry: Entry) -> Binding:

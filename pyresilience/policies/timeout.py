@@ -80,7 +80,14 @@ class _Limited:
         """Whether a sync function runs in a worker thread."""
         return self.config.in_thread
 
+    @property
+    def only_bounds(self) -> bool:
+        """Whether a call of this does no more than ask the runtime for a deadline."""
+        return self.seconds != inf
+
     def __call__(self, call: Call[R], call_next: CallNext[R]) -> Awaitable[R]:
+        if self.seconds == inf:
+            return call_next(call)
         return call.runtime.bounded(self, call, call_next)
 
     def expired(self, call: Call[Any]) -> ResilienceTimeoutError:
@@ -131,8 +138,6 @@ class Timeout(_Limited):
 
     never_suspends = True
 
-    forwards = True
-
     def __init__(self, config: TimeoutConfig | None = None) -> None:
         config = validate.config_of(TimeoutConfig, config)
         self.config = config
@@ -156,11 +161,6 @@ class Timeout(_Limited):
     def attempt_seconds(self) -> float | None:
         """The limit of one attempt, if this layer sets one."""
         return None if self.only_total or self.seconds == inf else self.seconds
-
-    def __call__(self, call: Call[R], call_next: CallNext[R]) -> Awaitable[R]:
-        if self.seconds == inf:
-            return call_next(call)
-        return call.runtime.bounded(self, call, call_next)
 
     def __repr__(self) -> str:
         return f"Timeout({self.seconds:g}s)"

@@ -12,6 +12,7 @@ from asyncio import _get_running_loop, current_task  # without an exception wher
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyresilience._promises import declares
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._deadlines import queue_for
 from pyresilience.runtime._threads import Job, JobState, PoolExhausted, shared_pool
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import anyio
     from anyio.abc import AsyncBackend
 
-    from pyresilience.pipeline._call import Call
+    from pyresilience.pipeline._call import Call, Layer, LayerFunction
     from pyresilience.runtime._protocol import Limit, Waiter
 
 R = TypeVar("R")
@@ -95,6 +96,67 @@ def _is_late(call: Call[Any], limit: Limit) -> bool:
     return call.deadline - sources.now() < limit.nanoseconds - TOTAL_TOLERANCE
 
 
+async def bounded(limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
+    """Run the rest of the pipeline with a deadline."""
+    loop = _get_running_loop()
+    if loop is None or current_task(loop) is None:
+        return await _bounded_alone(None, limit, call, call_next)
+    if call.deadline is not inf and limit.total and _is_late(call, limit):
+        return await _bounded_alone(loop, limit, call, call_next)
+    try:
+        queue = limit.queues[loop]
+    except KeyError:
+        queue = queue_for(limit, loop)
+    time = queue.time
+    waiting = queue.open
+    outer = call.scope
+    with queue.scope() as scope:
+        scope.outer = outer
+        call.scope = scope
+        waiting[scope] = scope.expires = expires = time() + limit.seconds
+        if not queue.armed:
+            queue.arm(expires)
+        try:
+            result = await call_next(call)
+        finally:
+            call.scope = outer
+            try:
+                del waiting[scope]
+            except KeyError:  # it has expired
+                pass
+        if time() < expires:
+            return result
+    raise limit.expired(call)
+
+
+async def _bounded_alone(
+    loop: asyncio.AbstractEventLoop | None,
+    limit: Limit,
+    call: Call[Any],
+    call_next: Callable[[Call[Any]], Awaitable[R]],
+) -> R:
+    """With a timer of its own: on trio, and where the duration differs from call to call."""
+    backend, scope_class = _backend(loop is not None)
+    left = sources.seconds_until(call.deadline) if limit.total else limit.seconds
+    if left > 0:
+        expires = backend.current_time() + left
+        outer = call.scope
+        with scope_class(deadline=expires) as scope:
+            call.scope = _Linked(scope, outer)
+            try:
+                result = await call_next(call)
+            finally:
+                call.scope = outer
+            if backend.current_time() < expires:
+                return result
+    raise limit.expired(call)
+
+
+def direct(func: LayerFunction, layer: Layer) -> LayerFunction:
+    """For the async root: a layer that does no more than ask for a deadline is left out on the way to it."""
+    return bounded if declares(layer, "only_bounds") and getattr(layer, "only_bounds") else func  # noqa: B009
+
+
 class AnyioRuntime:
     """Suspends the task. Deadlines are anyio scopes."""
 
@@ -135,59 +197,7 @@ class AnyioRuntime:
     def stalls_event_loop(self) -> bool:
         return False
 
-    async def bounded(self, limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
-        loop = _get_running_loop()
-        if loop is None or current_task(loop) is None:
-            return await self._bounded_alone(None, limit, call, call_next)
-        if call.deadline is not inf and limit.total and _is_late(call, limit):
-            return await self._bounded_alone(loop, limit, call, call_next)
-        try:
-            queue = limit.queues[loop]
-        except KeyError:
-            queue = queue_for(limit, loop)
-        time = queue.time
-        waiting = queue.open
-        outer = call.scope
-        with queue.scope() as scope:
-            scope.outer = outer
-            call.scope = scope
-            waiting[scope] = scope.expires = expires = time() + limit.seconds
-            if not queue.armed:
-                queue.arm(expires)
-            try:
-                result = await call_next(call)
-            finally:
-                call.scope = outer
-                try:
-                    del waiting[scope]
-                except KeyError:  # it has expired
-                    pass
-            if time() < expires:
-                return result
-        raise limit.expired(call)
-
-    async def _bounded_alone(
-        self,
-        loop: asyncio.AbstractEventLoop | None,
-        limit: Limit,
-        call: Call[Any],
-        call_next: Callable[[Call[Any]], Awaitable[R]],
-    ) -> R:
-        """With a timer of its own: on trio, and where the duration differs from call to call."""
-        backend, scope_class = _backend(loop is not None)
-        left = sources.seconds_until(call.deadline) if limit.total else limit.seconds
-        if left > 0:
-            expires = backend.current_time() + left
-            outer = call.scope
-            with scope_class(deadline=expires) as scope:
-                call.scope = _Linked(scope, outer)
-                try:
-                    result = await call_next(call)
-                finally:
-                    call.scope = outer
-                if backend.current_time() < expires:
-                    return result
-        raise limit.expired(call)
+    bounded = staticmethod(bounded)
 
 
 class _Linked:

@@ -95,6 +95,21 @@ async def test_infinity_is_no_limit(lab):
     assert await lab.call(guarded) == "ok"
 
 
+class Lenient(Timeout):
+    """Lets the first attempt take its time."""
+
+    def __call__(self, call, call_next):
+        return call_next(call) if call.attempt == 1 else super().__call__(call, call_next)
+
+
+@every_runtime
+@pytest.mark.parametrize("outer", [(), (RetryConfig(max_attempts=2, delay=0),)])
+async def test_a_timeout_of_ones_own_has_its_say(lab, outer):
+    guarded = lab.pipeline(*outer, Lenient(TimeoutConfig(2)))(lab.function(After(10, OSError("slow"))))
+    assert isinstance(await lab.outcome(guarded), ResilienceTimeoutError if outer else OSError)
+    assert lab.now == (12 if outer else 10)
+
+
 @every_runtime
 async def test_a_timeout_error_of_the_function_is_not_taken_for_ours(lab):
     error = await lab.outcome(lab.pipeline(TimeoutConfig(5))(lab.function(TimeoutError("theirs"))))
