@@ -37,7 +37,8 @@ def standing(verdict: Verdict, unit: str) -> str:
         hidden = not verdict.reached and round(verdict.score, 2) <= verdict.bar.limit
         score = f"{verdict.score:.3f} x" if hidden else times(verdict.score)
     else:
-        score = ("+" if verdict.bar.kind is Kind.PLUS else "") + figure(verdict.score, unit)
+        sign = "+" if verdict.bar.kind is Kind.PLUS and verdict.score >= 0 else ""
+        score = sign + figure(verdict.score, unit)
     return f"{score} ✓" if verdict.reached else f"**{score} missed**"
 
 

@@ -22,6 +22,13 @@ def test_rounding_does_not_hide_by_how_little_a_bar_is_missed():
     assert "**2.502 x missed**" in text
 
 
+@pytest.mark.parametrize(("ours", "shown"), [(5.0, "+3.00 µs ✓"), (1.5, "-0.50 µs ✓"), (2.0, "+0.00 µs ✓")])
+def test_what_is_added_to_the_floor_has_one_sign(ours, shown):
+    text = report.summary([case(Bar(4, Kind.PLUS))], results({**FIGURES, "ours": ours}))
+
+    assert f"| {shown} |" in text
+
+
 def test_a_variant_of_ours_that_failed_is_in_the_summary():
     text = report.summary([case()], results({"by hand": 2.0}, errors={"ours": "ValueError: no"}))
 
