@@ -7,9 +7,9 @@ one of plain asyncio that only retries never loads it.
 from __future__ import annotations
 
 import asyncio
-import sys
 from asyncio import _get_running_loop, current_task  # without an exception where no loop runs
 from math import inf
+from sys import modules
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyresilience._promises import declares
@@ -67,7 +67,7 @@ def asyncio_loop() -> asyncio.AbstractEventLoop | None:
 
 def _on_asyncio() -> bool:
     """Whether the running task is one of asyncio, without asking for its loop where trio was never imported."""
-    return "trio" not in sys.modules or asyncio_loop() is not None
+    return "trio" not in modules or asyncio_loop() is not None
 
 
 _backends: dict[bool, tuple[type[AsyncBackend], type[anyio.CancelScope]]] = {}
@@ -99,7 +99,7 @@ def _is_late(call: Call[Any], limit: Limit) -> bool:
 async def bounded(limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]], Awaitable[R]]) -> R:
     """Run the rest of the pipeline with a deadline."""
     loop = _get_running_loop()
-    if loop is None or current_task(loop) is None:
+    if loop is None or ("trio" in modules and current_task(loop) is None):  # as in `_on_asyncio`
         return await _bounded_alone(None, limit, call, call_next)
     if call.deadline is not inf and limit.total and _is_late(call, limit):
         return await _bounded_alone(loop, limit, call, call_next)
@@ -188,7 +188,7 @@ class AnyioRuntime:
     def remaining(self, deadline: float) -> float:
         left = inf if deadline == inf else sources.seconds_until(deadline)
         on_asyncio = _on_asyncio()
-        if on_asyncio and "anyio" not in sys.modules:
+        if on_asyncio and "anyio" not in modules:
             return left  # then nobody has opened a scope of it
         backend, _ = _backend(on_asyncio)
         around = backend.current_effective_deadline()

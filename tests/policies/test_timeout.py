@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
+import subprocess
+import sys
 import threading
 from math import inf
 
@@ -108,6 +110,30 @@ async def test_a_timeout_of_ones_own_has_its_say(lab, outer):
     guarded = lab.pipeline(*outer, Lenient(TimeoutConfig(2)))(lab.function(After(10, OSError("slow"))))
     assert isinstance(await lab.outcome(guarded), ResilienceTimeoutError if outer else OSError)
     assert lab.now == (12 if outer else 10)
+
+
+PLAIN_ASYNCIO = """
+import asyncio, sys
+from pyresilience import ResilienceTimeoutError, RetryConfig, TimeoutConfig, resilient
+
+@resilient(retry=RetryConfig(max_attempts=2, delay=0), timeout=TimeoutConfig(seconds=0.01, total=5))
+async def call(seconds):
+    await asyncio.sleep(seconds)
+    return "ok"
+
+async def main():
+    assert await call(0) == "ok"
+    try:
+        await call(60)
+    except ResilienceTimeoutError as error:
+        return error.seconds == 0.01 and "trio" not in sys.modules
+
+raise SystemExit(42 if asyncio.run(main()) else 1)
+"""
+
+
+def test_where_trio_was_never_imported_a_task_is_not_asked_for():
+    assert subprocess.run([sys.executable, "-c", PLAIN_ASYNCIO], timeout=20).returncode == 42
 
 
 @every_runtime
