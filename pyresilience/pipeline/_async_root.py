@@ -57,7 +57,8 @@ def async_root(binding: Binding) -> Callable[..., Any]:
             entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
             if dispatch.heard:
                 call.started = sources.now()
-            result = await binding.enter(binding.layer, call, binding.call_next)
+            enter = binding.enter
+            result = await enter(binding.layer, call, binding.call_next)
         except BaseException as error:
             instead = failed(call, error)
             if instead is not None:

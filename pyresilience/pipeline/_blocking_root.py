@@ -14,7 +14,7 @@ from pyresilience.pipeline._compose import function_layer, layer_name
 from pyresilience.pipeline._endings import failed, succeeded
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
-from pyresilience.runtime._blocking import BlockingRuntime, drivers, new_driver
+from pyresilience.runtime._blocking import BlockingRuntime, new_driver, return_driver, take_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -64,12 +64,13 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
             if dispatch.heard:
                 call.started = sources.now()
             try:
-                drive = drivers.pop()
+                drive = take_driver()
             except IndexError:
                 drive = new_driver()
-            coroutine = binding.enter(binding.layer, call, binding.call_next)
+            enter = binding.enter
+            coroutine = enter(binding.layer, call, binding.call_next)
             result = drive(coroutine)
-            drivers.append(drive)
+            return_driver(drive)
         except BaseException as error:
             try:
                 if coroutine is not None:

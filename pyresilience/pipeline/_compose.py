@@ -26,7 +26,8 @@ class _Last:
         self.call_next = call_next
 
     def enter(self, call: Call[Any]) -> Any:
-        return self.func(self.layer, call, self.call_next)
+        func = self.func
+        return func(self.layer, call, self.call_next)
 
 
 class _Link:
@@ -40,7 +41,8 @@ class _Link:
         self.after = after
 
     def enter(self, call: Call[Any]) -> Any:
-        return self.func(self.layer, call, self.after.enter)
+        func = self.func
+        return func(self.layer, call, self.after.enter)
 
 
 class _Whole:
@@ -58,7 +60,8 @@ def _until_deadline(whole: _Whole, call: Call[Any], call_next: Callable[[Call[An
     """Fix the deadline of a call; it bounds every wait, and `TotalTimeout` enforces it."""
     call.started = sources.now()
     call.deadline = call.started + whole.nanoseconds
-    return whole.func(whole.layer, call, call_next)
+    func = whole.func
+    return func(whole.layer, call, call_next)
 
 
 class Composition:

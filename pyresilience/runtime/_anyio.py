@@ -108,9 +108,10 @@ async def bounded(limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]]
     except KeyError:
         queue = queue_for(limit, loop)
     time = queue.time
+    make = queue.scope
     waiting = queue.open
     outer = call.scope
-    with queue.scope() as scope:
+    with make() as scope:
         scope.outer = outer
         call.scope = scope
         waiting[scope] = scope.expires = expires = time() + limit.seconds

@@ -74,6 +74,8 @@ drivers: list[Driver] = []
 `coroutine.send(None)` would raise the result in a `StopIteration`, which costs a fifth of a guarded call. Whoever takes
 one puts it back after a result; an exception ends it. There are never more of them than calls were under way at once.
 """
+take_driver = drivers.pop
+return_driver = drivers.append
 
 
 def new_driver() -> Driver:
