@@ -76,10 +76,9 @@ def async_root(binding: Binding) -> Callable[..., Any]:
                 call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call
             return result
         finally:
-            if call.held is None:
-                entered.pop()
-                if drains:
-                    inventory.call_ended()
+            entered.pop()
+            if drains:
+                inventory.call_ended()
 
     return guarded
 

@@ -25,9 +25,10 @@ ANSWERS = frozenset({EventType.CACHE_HIT, EventType.FALLBACK_USED, EventType.FAI
 def succeeded(call: Call[Any], entered: list[None] | None = None) -> None:
     """The end of a call that returns a value, whatever some layer had in mind for it.
 
-    With a hold it comes when the work ends; then the call also leaves the list that it has `entered`.
+    With a hold it comes when the work ends; until then it stays in the list that the call has `entered`.
     """
     if entered is not None and call.held is not None:
+        entered.append(None)  # its place, when the root leaves its own
         call.held.then(partial(_released, call, entered))
         return
     ending = call.ending

@@ -12,7 +12,7 @@ from pyresilience.pipeline._adapt import function_name, is_async
 from pyresilience.pipeline._blocking_root import awaited, blocking_root, blocking_shortcut, watched
 from pyresilience.pipeline._call import Binding, Entry, KeyedBinding, Layer
 from pyresilience.pipeline._compose import Composition, hoist_deadline, layer_name, shortcut
-from pyresilience.runtime._blocking import invoke_blocking
+from pyresilience.runtime._blocking import invoke_blocking, invoke_inline
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -172,7 +172,8 @@ class Pipeline:
             raise TypeError(f"{layer_name(layer)} cannot guard the sync function {name!r}: {reason}")
         if composition.limited:
             self._composition = composition
-        entry = composition.entry(invoke_blocking, awaited)
+        innermost = invoke_inline if composition.trusted and not composition.limited else invoke_blocking
+        entry = composition.entry(innermost, awaited)
         return self._binding(fn, name, composition, entry if composition.trusted else watched(entry, self._live))
 
     def _bind_async(self, fn: Callable[..., Any], *, in_thread: bool = False) -> Binding:

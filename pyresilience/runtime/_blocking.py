@@ -72,13 +72,24 @@ drivers: list[Driver] = []
 """Parked generators, each of which runs one coroutine at a time and gives its result.
 
 `coroutine.send(None)` would raise the result in a `StopIteration`, which costs a fifth of a guarded call. Whoever takes
-one puts it back after a result; an exception ends it. There are never more of them than calls were under way at once.
+one puts it back after a result; an exception ends it. There are never more of them than calls were under way at once,
+and `SPARE_DRIVERS`.
 """
 take_driver = drivers.pop
 return_driver = drivers.append
 
 
+SPARE_DRIVERS = 4
+"""Parked beside the one that is asked for: a list that gets empty gives up its memory, and the next call allocates."""
+
+
 def new_driver() -> Driver:
+    """For a call that found none."""
+    drivers.extend(_parked() for _ in range(SPARE_DRIVERS))
+    return _parked()
+
+
+def _parked() -> Driver:
     driver: Any = _drive()
     driver.send(None)
     send: Driver = driver.send
@@ -158,34 +169,29 @@ class BlockingRuntime:
         raise limit.expired(call)
 
 
+async def invoke_inline(call: Call[Any]) -> Any:
+    """The innermost step of a sync pipeline in which nothing sets a deadline: the function, in the caller's thread."""
+    call.ran = call.attempt
+    call.ending = None
+    try:
+        return call.binding.fn(*call.args, **call.kwargs) if call.kwargs else call.binding.fn(*call.args)
+    except StopIteration as error:
+        raise CarriedStopIteration(error) from None
+
+
 async def invoke_blocking(call: Call[Any]) -> Any:
-    """The innermost step of a sync pipeline: inline without a deadline, else in a worker thread."""
+    """The innermost step of any other sync pipeline: with a deadline the function runs in a worker thread."""
     deadline = call.deadline
-    if deadline is not inf and deadline != inf:  # which it is nearly always: comparing costs more
-        pool = call.binding.pipeline.pool
-        if sources.now() >= deadline:
-            raise DeadlineExpired(deadline)
-        if pool is not None:
-            return _in_worker(call, pool, deadline)
-        return _inline(call, deadline)
-    call.ran = call.attempt
-    call.ending = None
-    kwargs = call.kwargs
+    if deadline == inf:
+        return await invoke_inline(call)
+    pool = call.binding.pipeline.pool
+    if sources.now() >= deadline:
+        raise DeadlineExpired(deadline)
+    if pool is not None:
+        return _in_worker(call, pool, deadline)
+    token = ambient_deadline.set(min(deadline, ambient_deadline.get()))  # opted out: the function can only read it
     try:
-        return call.binding.fn(*call.args, **kwargs) if kwargs else call.binding.fn(*call.args)
-    except StopIteration as error:
-        raise CarriedStopIteration(error) from None
-
-
-def _inline(call: Call[Any], deadline: float) -> Any:
-    """Worker threads are opted out of: the function can only read what remains."""
-    call.ran = call.attempt
-    call.ending = None
-    token = ambient_deadline.set(min(deadline, ambient_deadline.get()))
-    try:
-        return call.binding.fn(*call.args, **call.kwargs)
-    except StopIteration as error:
-        raise CarriedStopIteration(error) from None
+        return await invoke_inline(call)
     finally:
         ambient_deadline.reset(token)
 
