@@ -47,7 +47,8 @@ class Admissions:
             BaseException: whatever the app raised.
         """
         deadline = Deadline() if self._limited else None
-        suspended = self._admit(deadline)
+        admit = self._admit
+        suspended = admit(deadline)
         try:
             waits_for = suspended.send(None)
             waits = waits_for is not ADMITTED

@@ -159,12 +159,14 @@ class ResilienceMiddleware:
         state[STATE_KEY] = context
         token = resilience_context.set(context)
         reply: Reply | None = None
+        app = self.app
+        guard = self._guard
         try:
-            if self._guard is None:
+            if guard is None:
                 reply = Reply(send, request_id)
-                await self.app(scope, receive, reply.send)
+                await app(scope, receive, reply.send)
             else:
-                await self._guard(self.app, scope, receive, send, request_id)
+                await guard(app, scope, receive, send, request_id)
         except (CallRejectedError, ResilienceTimeoutError) as error:
             if reply is None or reply.started:
                 raise

@@ -41,7 +41,8 @@ class Reply:
 
     async def send(self, message: Message) -> None:
         """The `send` that the app is given. What is never awaited has not been sent."""
-        await self._send(message if self.started else self._start(message))
+        send = self._send
+        await send(message if self.started else self._start(message))
 
     def _start(self, message: Message) -> Message:
         """Note the start of a response, if `message` is one; the message to send in its place."""
@@ -89,7 +90,8 @@ class WatchedReply(Reply):
                 self.status = status if isinstance(status, int) else 0
                 self._trailers = bool(message.get("trailers"))
         last = self.started and self._is_last(message)
-        await self._send(message)
+        send = self._send
+        await send(message)
         if last and not self.complete:
             self.complete = True
             self.on_complete()
