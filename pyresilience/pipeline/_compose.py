@@ -71,11 +71,12 @@ class Composition:
         total: nanoseconds for the whole of a call; None without a limit.
         judge: what tells a value that counts as a failure.
         pool: the worker threads for sync functions with a deadline; None when a timeout opted out of them.
-        limited: whether there is a deadline for worker threads to keep to.
+        limited: whether there is a deadline for worker threads to keep to: a layer with `in_thread`.
         keyed: whether bindings keep how keys are made of a function's arguments: for a cache, which may also be hidden
             in a layer that is not ours.
         async_only: the layer that cannot guard a sync function, and why, if there is one.
-        trusted: whether all layers are of classes that promise never to suspend in a thread.
+        trusted: whether all layers are of classes that promise with `never_suspends` not to suspend in a thread, and to
+            set a deadline only if they have `in_thread`.
     """
 
     __slots__ = ("_entries", "_layers", "async_only", "judge", "keyed", "limited", "pool", "total", "trusted")

@@ -27,9 +27,13 @@ def succeeded(call: Call[Any], entered: list[None] | None = None) -> None:
 
     With a hold it comes when the work ends; until then it stays in the list that the call has `entered`.
     """
-    if entered is not None and call.held is not None:
-        entered.append(None)  # its place, when the root leaves its own
-        call.held.then(partial(_released, call, entered))
+    held = call.held
+    if entered is not None and held is not None:
+        if held.over:
+            held.then(partial(_settled, call))
+        else:
+            entered.append(None)  # its place, when the root leaves its own
+            held.then(partial(_released, call, entered))
         return
     ending = call.ending
     if ending is not None:
@@ -50,13 +54,17 @@ def succeeded(call: Call[Any], entered: list[None] | None = None) -> None:
 
 def _released(call: Call[Any], entered: list[None], error: BaseException | None) -> None:
     try:
-        if error is None:
-            succeeded(call)
-        else:
-            _emit_failure(call, error)
+        _settled(call, error)
     finally:
         entered.pop()
         inventory.call_ended()
+
+
+def _settled(call: Call[Any], error: BaseException | None) -> None:
+    if error is None:
+        succeeded(call)
+    else:
+        _emit_failure(call, error)
 
 
 def _emit_failure(call: Call[Any], error: BaseException) -> None:

@@ -115,11 +115,11 @@ async def bounded(limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]]
     scope.__enter__()  # by hand, as `with` would: that calls both ends through C, a twentieth of a timeout
     try:
         scope.outer = outer
-        call.scope = scope
-        waiting[scope] = scope.expires = expires = time() + limit.seconds
-        if not queue.armed:
-            queue.arm(expires)
         try:
+            call.scope = scope
+            waiting[scope] = scope.expires = expires = time() + limit.seconds
+            if not queue.armed:
+                queue.arm(expires)
             result = await call_next(call)
         finally:
             call.scope = outer
@@ -129,7 +129,7 @@ async def bounded(limit: Limit, call: Call[Any], call_next: Callable[[Call[Any]]
                 pass
         in_time = time() < expires
     except BaseException as error:
-        if not scope.__exit__(type(error), error, error.__traceback__):
+        if not scope.__exit__(error.__class__, error, error.__traceback__):
             raise
     else:
         scope.__exit__(None, None, None)

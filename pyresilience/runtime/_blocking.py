@@ -72,12 +72,11 @@ drivers: list[Driver] = []
 """Parked generators, each of which runs one coroutine at a time and gives its result.
 
 `coroutine.send(None)` would raise the result in a `StopIteration`, which costs a fifth of a guarded call. Whoever takes
-one puts it back after a result; an exception ends it. There are never more of them than calls were under way at once,
-and `SPARE_DRIVERS`.
+one puts it back after a result; an exception ends it. The calls that were under way at once bound how many there are:
+each may have found none, and parked `SPARE_DRIVERS` for others.
 """
 take_driver = drivers.pop
 return_driver = drivers.append
-
 
 SPARE_DRIVERS = 4
 """Parked beside the one that is asked for: a list that gets empty gives up its memory, and the next call allocates."""

@@ -57,8 +57,8 @@ class DeadlineQueue:
         self.armed = False
 
     def arm(self, when: float) -> None:
-        self.armed = True
         self.loop.call_at(when, self._expire)
+        self.armed = True  # afterwards: an interrupt may leave two timers, and never none
 
     def _expire(self) -> None:
         now = self.time()

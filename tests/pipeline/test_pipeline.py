@@ -369,6 +369,29 @@ async def test_a_hold_postpones_permits_verdict_and_the_terminal_event(lab):
         holds[-1].release()
 
 
+@every_runtime
+@pytest.mark.parametrize("early", [True, False], ids=["released before the call returns", "released after it"])
+async def test_a_call_with_a_hold_counts_once_until_its_terminal_event_is_out(lab, early):
+    holds, seen = [], []
+
+    async def streaming(call, call_next):
+        result = await call_next(call)
+        holds.append(call.hold())
+        if early:
+            holds[-1].release()
+        return result
+
+    def listener(event):
+        seen.append((event.event_type, pipeline.in_flight))
+
+    pipeline = Pipeline(streaming, listeners=[listener])
+    assert await lab.call(pipeline(lab.function("head"))) == "head"
+    if not early:
+        assert seen == [] and pipeline.in_flight == 1
+        holds[-1].release()
+    assert seen == [(EventType.SUCCESS, 1)] and pipeline.in_flight == 0
+
+
 # ---------------------------------------------------------------- resilient
 
 

@@ -279,6 +279,23 @@ async def test_one_timer_serves_a_thousand_calls():
     assert len(loop._scheduled) <= before  # and the idle one is gone after `seconds` at the most
 
 
+async def test_an_interrupt_while_the_timer_is_set_leaves_the_next_call_its_own(monkeypatch):
+    class Interrupt(BaseException):
+        pass
+
+    def interrupted(*_args, **_kwargs):
+        raise Interrupt
+
+    guarded = Pipeline(TimeoutConfig(seconds=1))(forever)
+    with monkeypatch.context() as patch, pytest.raises(Interrupt):
+        patch.setattr(asyncio.get_running_loop(), "call_at", interrupted)
+        await guarded()
+    watch = Watch()
+    with pytest.raises(ResilienceTimeoutError):
+        await guarded()
+    assert watch.elapsed == 1
+
+
 if sys.version_info >= (3, 12):
 
     async def test_eager_tasks():
