@@ -1,8 +1,9 @@
 """Many timeouts of one duration with one timer, on asyncio.
 
 Deadlines of a constant duration on one loop come in order, so only the oldest needs a timer. The scopes are real
-anyio scopes, with all of anyio's semantics, that just have no timer of their own; the queue cancels them. After the
-last call at most one idle timer per duration and loop remains, for at most that duration.
+anyio scopes, with all of anyio's semantics, that just have no timer of their own; the queue cancels them. All limits of
+one duration share it, in whichever pipelines they are. After the last call at most one idle timer per duration and loop
+remains, for at most that duration.
 """
 
 from __future__ import annotations
@@ -77,11 +78,31 @@ class DeadlineQueue:
             self.arm(upcoming)
 
 
+MOST_DURATIONS = 256
+"""Those that have queues for limits to come. Limits that have some keep them."""
+
+_by_duration: dict[float, dict[Any, DeadlineQueue]] = {}
+"""The queues of a duration, by event loop."""
+
+
 def queue_for(limit: Limit, loop: asyncio.AbstractEventLoop) -> DeadlineQueue:
-    """The queue of this limit on this loop; those of closed loops are dropped."""
+    """The queue of this limit's duration on this loop, for all limits of it; those of closed loops are dropped.
+
+    Threads may make several at the same time: one that is lost still ends the scopes that it has.
+    """
+    for queues in (limit.queues, *_by_duration.values()):
+        for old in [old for old in list(queues) if old.is_closed()]:
+            queues.pop(old, None)
     if limit.queues is NO_QUEUES:
-        limit.queues = {}  # two threads may both do this: a queue that is lost still ends the scopes that it has
-    for old in [old for old in list(limit.queues) if old.is_closed()]:
-        limit.queues.pop(old, None)
+        limit.queues = _queues_of(limit.seconds)
     queue: DeadlineQueue = limit.queues.setdefault(loop, DeadlineQueue(loop))
     return queue
+
+
+def _queues_of(seconds: float) -> dict[Any, DeadlineQueue]:
+    queues = _by_duration.get(seconds)
+    if queues is None:
+        if len(_by_duration) >= MOST_DURATIONS:
+            _by_duration.clear()
+        queues = _by_duration.setdefault(seconds, {})
+    return queues

@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+import weakref
 
 import anyio
 import pytest
@@ -202,6 +203,19 @@ def test_a_closed_loop_is_not_kept_alive_by_more_than_the_last_timeout():
     for _ in range(5):
         assert asyncio.run(pipeline.call(quick)) == "ok"
     assert len(timeout.queues) == 1
+
+
+def test_a_closed_loop_goes_as_well_when_a_limit_of_another_duration_is_used():
+    async def quick():
+        return weakref.ref(asyncio.get_running_loop())
+
+    async def nothing():
+        pass
+
+    seen = asyncio.run(Pipeline(TimeoutConfig(seconds=5)).call(quick))
+    asyncio.run(Pipeline(TimeoutConfig(seconds=6)).call(nothing))
+    gc.collect()
+    assert seen() is None
 
 
 def test_importing_starts_no_thread_and_imports_nothing_optional():

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from pyresilience import EventType, Pipeline, ResilienceTimeoutError, RetryConfig, TimeoutConfig
-from pyresilience.runtime import _anyio
+from pyresilience.runtime import _anyio, _deadlines
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._deadlines import DeadlineQueue
 from pyresilience.testing import EventRecorder, VirtualTime
@@ -277,6 +277,46 @@ async def test_one_timer_serves_a_thousand_calls():
     assert await asyncio.gather(*calls) == [True] * 1000
     await asyncio.sleep(5)
     assert len(loop._scheduled) <= before  # and the idle one is gone after `seconds` at the most
+
+
+async def test_pipelines_with_one_duration_share_the_timer_and_each_call_keeps_its_own_deadline():
+    loop = asyncio.get_running_loop()
+    before = len(loop._scheduled)
+    watch = Watch()
+    ends = {}
+
+    async def call(number):
+        await asyncio.sleep(number / 100)
+        pipeline = Pipeline(TimeoutConfig(seconds=5), name=f"number {number}")
+        with pytest.raises(ResilienceTimeoutError, match=f"^number {number}: "):
+            await pipeline.call(forever)
+        ends[number] = loop.time() - watch.started
+
+    calls = [asyncio.ensure_future(call(number)) for number in range(100)]
+    await asyncio.sleep(2)
+    assert len(loop._scheduled) - before <= 1 + len(calls)  # the sleeps of `forever`, and one timer
+    await asyncio.gather(*calls)
+    assert ends == {number: pytest.approx(5 + number / 100, abs=1e-6) for number in range(100)}
+    await asyncio.sleep(5)
+    assert len(loop._scheduled) <= before
+
+
+async def test_more_durations_than_are_kept_for_others_all_end_in_time():
+    watch = Watch()
+    durations = [1 + number / 1000 for number in range(2 * _deadlines.MOST_DURATIONS + 10)]
+    pipelines = [Pipeline(TimeoutConfig(seconds=seconds)) for seconds in durations]
+    ends = []
+    for _ in range(2):
+        began = watch.elapsed.expected
+
+        async def call(pipeline, began=began):
+            with pytest.raises(ResilienceTimeoutError):
+                await pipeline.call(forever)
+            ends.append(watch.elapsed.expected - began)
+
+        await asyncio.gather(*map(call, pipelines))
+    assert ends == pytest.approx(durations * 2, abs=1e-6)
+    assert len(_deadlines._by_duration) <= _deadlines.MOST_DURATIONS
 
 
 async def test_an_interrupt_while_the_timer_is_set_leaves_the_next_call_its_own(monkeypatch):
