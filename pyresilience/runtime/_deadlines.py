@@ -90,7 +90,7 @@ def queue_for(limit: Limit, loop: asyncio.AbstractEventLoop) -> DeadlineQueue:
 
     Threads may make several at the same time: one that is lost still ends the scopes that it has.
     """
-    for queues in (limit.queues, *_by_duration.values()):
+    for queues in (limit.queues, *_by_duration.copy().values()):
         for old in [old for old in list(queues) if old.is_closed()]:
             queues.pop(old, None)
     if limit.queues is NO_QUEUES:
