@@ -1,4 +1,8 @@
-"""Composition: what layers become when a function is bound."""
+"""Composition: what layers become when a function is bound.
+
+Here and in the roots a function that stands in a slot is loaded first and called then: called as `self.func(...)`, 3.11
+looks it up as a method each time.
+"""
 
 from __future__ import annotations
 

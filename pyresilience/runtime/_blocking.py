@@ -77,6 +77,7 @@ each may have found none, and parked `SPARE_DRIVERS` for others.
 """
 take_driver = drivers.pop
 return_driver = drivers.append
+"""Both bound once: 3.11 would make a method of an imported list at each call."""
 
 SPARE_DRIVERS = 4
 """Parked beside the one that is asked for: a list that gets empty gives up its memory, and the next call allocates."""

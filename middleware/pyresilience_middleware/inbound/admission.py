@@ -47,8 +47,7 @@ class Admissions:
             BaseException: whatever the app raised.
         """
         deadline = Deadline() if self._limited else None
-        admit = self._admit
-        suspended = admit(deadline)
+        suspended = self._admit(deadline)
         try:
             waits_for = suspended.send(None)
             waits = waits_for is not ADMITTED
