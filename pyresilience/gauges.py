@@ -41,9 +41,9 @@ class Reading:
     in_use: int | None = None
     available: int | None = None
 
-    def add(self, pipeline: Pipeline, seen: set[int]) -> None:
+    def add(self, pipeline: Pipeline, in_flight: int, seen: set[int]) -> None:
         """Count a pipeline in; `seen` has the layers of this name that were counted already."""
-        self.in_flight += pipeline.in_flight
+        self.in_flight += in_flight
         for layer in pipeline.layers:
             if id(layer) in seen:  # one layer, shared by several pipelines of this name
                 continue
@@ -94,11 +94,12 @@ def readings(label: Callable[[str], str], max_names: int = MAX_FUNCTIONS) -> dic
     """
     found: dict[str, Reading] = {}
     seen: dict[str, set[int]] = {}
+    in_flight = inventory.in_flight()
     for pipeline in inventory.pipelines():
         if pipeline.name is None:
             continue
         name = label(pipeline.name)
         if name not in found and len(found) >= max_names:
             name = OTHER
-        found.setdefault(name, Reading()).add(pipeline, seen.setdefault(name, set()))
+        found.setdefault(name, Reading()).add(pipeline, in_flight[pipeline], seen.setdefault(name, set()))
     return found

@@ -9,7 +9,7 @@ from pyresilience.policies.circuit_breaker import CircuitBreaker
 from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections import Counter
 
     from pyresilience.pipeline._pipeline import Pipeline
     from pyresilience.registry import ResilienceRegistry
@@ -31,12 +31,7 @@ class FunctionHealth(TypedDict):
 
 def health_check(registry: ResilienceRegistry) -> dict[str, FunctionHealth]:
     """The state behind each name of a registry. Asking changes nothing: no token is taken, no probe is used up."""
-    return {name: pipeline_health(pipeline) for name, pipeline in registry.pipelines().items()}
-
-
-def pipeline_health(pipeline: Pipeline) -> FunctionHealth:
-    """The state of one pipeline."""
-    return _merged([pipeline])
+    return _health({name: [pipeline] for name, pipeline in registry.pipelines().items()})
 
 
 def inventory_health() -> dict[str, FunctionHealth]:
@@ -48,22 +43,29 @@ def inventory_health() -> dict[str, FunctionHealth]:
     for pipeline in inventory.pipelines():
         if pipeline.name is not None:
             groups.setdefault(pipeline.name, []).append(pipeline)
-    return {name: _merged(group) for name, group in groups.items()}
+    return _health(groups)
 
 
 _SEVERITY = {"closed": 0, "half_open": 1, "open": 2}
 
 
-def _merged(pipelines: Iterable[Pipeline]) -> FunctionHealth:
+def _health(groups: dict[str, list[Pipeline]]) -> dict[str, FunctionHealth]:
+    in_flight = inventory.in_flight()
+    return {name: _merged(group, in_flight) for name, group in groups.items()}
+
+
+def _merged(pipelines: list[Pipeline], in_flight: Counter[Pipeline]) -> FunctionHealth:
     states: list[str] = []
-    in_flight = 0
     available = True
     for pipeline in pipelines:
-        in_flight += pipeline.in_flight
         for layer in pipeline.layers:
             if isinstance(layer, CircuitBreaker):
                 states.append(layer.state.value)
             elif isinstance(layer, (RateLimiter, AsyncRateLimiter)):
                 available = available and layer.available
     worst = max(states, key=lambda state: _SEVERITY[state], default=None)
-    return {"circuit_breaker": worst, "in_flight": in_flight, "rate_limiter_available": available}
+    return {
+        "circuit_breaker": worst,
+        "in_flight": sum(in_flight[pipeline] for pipeline in pipelines),
+        "rate_limiter_available": available,
+    }

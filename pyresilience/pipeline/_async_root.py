@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call
-from pyresilience.pipeline._endings import failed, succeeded
+from pyresilience.pipeline._endings import failed, returned
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._anyio import AnyioRuntime
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 R = TypeVar("R")
+calls = inventory.calls
 drains = inventory.drains
 
 
@@ -47,14 +48,12 @@ def async_root(binding: Binding) -> Callable[..., Any]:
         call.stragglers = ()
         call.scope = None
         call.tokens = None
-        pipeline = binding.pipeline
-        dispatch = pipeline.dispatch
         try:
-            entered = pipeline.entered
+            dispatch = binding.dispatch
         except AttributeError:  # its first call
-            entered = inventory.add(pipeline)
+            dispatch = inventory.first_call(binding)
         try:
-            entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
+            calls.add(call)  # inside: an interrupt may arrive as soon as it returns, and not before
             if dispatch.heard:
                 call.started = sources.now()
             enter = binding.enter
@@ -71,12 +70,12 @@ def async_root(binding: Binding) -> Callable[..., Any]:
             raise
         else:
             if dispatch.heard or call.held is not None:
-                succeeded(call, entered)
+                returned(call)
             elif call.ending is not None:
                 call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call
             return result
         finally:
-            entered.pop()
+            calls.discard(call)
             if drains:
                 inventory.call_ended()
 

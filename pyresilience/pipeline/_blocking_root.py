@@ -11,7 +11,7 @@ from pyresilience.errors import ResilienceError
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call, Layer
 from pyresilience.pipeline._compose import function_layer, layer_name
-from pyresilience.pipeline._endings import failed, succeeded
+from pyresilience.pipeline._endings import failed, returned
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import BlockingRuntime, new_driver, return_driver, take_driver
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyresilience.pipeline._call import Entry, LayerFunction
 
 R = TypeVar("R")
+calls = inventory.calls
 drains = inventory.drains
 
 
@@ -53,14 +54,12 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         call.stragglers = ()
         call.tokens = None
         coroutine: Any = None
-        pipeline = binding.pipeline
-        dispatch = pipeline.dispatch
         try:
-            entered = pipeline.entered
+            dispatch = binding.dispatch
         except AttributeError:  # its first call
-            entered = inventory.add(pipeline)
+            dispatch = inventory.first_call(binding)
         try:
-            entered.append(None)  # inside: an interrupt may arrive as soon as it returns, and not before
+            calls.add(call)  # inside: an interrupt may arrive as soon as it returns, and not before
             if dispatch.heard:
                 call.started = sources.now()
             try:
@@ -87,12 +86,12 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
             raise
         else:
             if dispatch.heard or call.held is not None:
-                succeeded(call, entered)
+                returned(call)
             elif call.ending is not None:
                 call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call
             return result
         finally:
-            entered.pop()
+            calls.discard(call)
             if drains:
                 inventory.call_ended()
 

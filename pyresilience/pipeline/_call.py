@@ -15,6 +15,7 @@ from pyresilience.runtime._hold import Hold
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from pyresilience.events._bus import DispatchTable
     from pyresilience.pipeline._pipeline import Pipeline
     from pyresilience.policies._cache_key import CallKeys
     from pyresilience.runtime._protocol import Runtime
@@ -55,9 +56,15 @@ Entry = tuple[LayerFunction, Any, Callable[["Call[Any]"], Any]]
 
 
 class Binding:
-    """What all calls of one function through one pipeline have in common."""
+    """What all calls of one function through one pipeline have in common.
 
-    __slots__ = ("call_next", "enter", "fn", "judge", "layer", "name", "pipeline")
+    Attributes:
+        dispatch: the pipeline's; only there once the pipeline is in the inventory, at the first call.
+    """
+
+    __slots__ = ("call_next", "dispatch", "enter", "fn", "judge", "layer", "name", "pipeline")
+
+    dispatch: DispatchTable
 
     def __init__(
         self, pipeline: Pipeline, fn: Callable[..., Any], name: str, judge: Callable[[Any], bool] | None, entry: Entry
@@ -67,6 +74,8 @@ class Binding:
         self.name = name
         self.judge = judge
         self.enter, self.layer, self.call_next = entry
+        if pipeline.listed:
+            self.dispatch = pipeline.dispatch
 
 
 class KeyedBinding(Binding):
@@ -143,13 +152,13 @@ class Call(Generic[R]):
 
     def heard(self, kind: EventType) -> bool:
         """Whether any listener wants events of this kind; for those whose details are not for free."""
-        return kind in self.binding.pipeline.dispatch
+        return kind in self.binding.dispatch
 
     def emit(
         self, kind: EventType, *, error: BaseException | None = None, detail: str = "", attempt: int | None = None
     ) -> None:
         """Tell the listeners of a fact. Never call it while holding a lock."""
-        listeners = self.binding.pipeline.dispatch.get(kind)
+        listeners = self.binding.dispatch.get(kind)
         if listeners:
             if error is not None:
                 error = unwrap(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyresilience.errors import ResilienceTimeoutError
@@ -22,19 +21,39 @@ ANSWERS = frozenset({EventType.CACHE_HIT, EventType.FALLBACK_USED, EventType.FAI
 """How a call that returns a value may end, other than in `SUCCESS`."""
 
 
-def succeeded(call: Call[Any], entered: list[None] | None = None) -> None:
-    """The end of a call that returns a value, whatever some layer had in mind for it.
+class _Held:
+    """A call that has returned a value while its work goes on: in flight until that has ended."""
 
-    With a hold it comes when the work ends; until then it stays in the list that the call has `entered`.
-    """
-    held = call.held
-    if entered is not None and held is not None:
-        if held.over:
-            held.then(partial(_settled, call))
-        else:
-            entered.append(None)  # its place, when the root leaves its own
-            held.then(partial(_released, call, entered))
+    __slots__ = ("binding", "call")
+
+    def __init__(self, call: Call[Any]) -> None:
+        self.binding = call.binding
+        self.call = call
+
+    def settle(self, error: BaseException | None) -> None:
+        try:
+            if error is None:
+                _succeeded(self.call)
+            else:
+                _emit_failure(self.call, error)
+        finally:
+            inventory.calls.discard(self)
+            inventory.call_ended()
+
+
+def returned(call: Call[Any]) -> None:
+    """The end of a call that returns a value; it comes once its work has ended, if that is held."""
+    if call.held is None:
+        _succeeded(call)
         return
+    held = _Held(call)
+    if not call.held.over:
+        inventory.calls.add(held)  # the root takes out the call itself
+    call.held.then(held.settle)
+
+
+def _succeeded(call: Call[Any]) -> None:
+    """Whatever some layer had in mind for a call that returns a value."""
     ending = call.ending
     if ending is not None:
         call.ending = None
@@ -43,28 +62,13 @@ def succeeded(call: Call[Any], entered: list[None] | None = None) -> None:
             call.emit(kind, error=error, detail=detail, attempt=0 if kind is EventType.CACHE_HIT else None)
             return
     binding = call.binding
-    listeners = binding.pipeline.dispatch.get(SUCCESS)
+    listeners = binding.dispatch.get(SUCCESS)
     if listeners:
         try:
             duration = (sources.now() - call.started) / sources.NANOSECONDS
         except AttributeError:  # nobody listened when it began
             duration = None
         deliver(listeners, SUCCESS, binding.name, call.attempt, None, "", duration)
-
-
-def _released(call: Call[Any], entered: list[None], error: BaseException | None) -> None:
-    try:
-        _settled(call, error)
-    finally:
-        entered.pop()
-        inventory.call_ended()
-
-
-def _settled(call: Call[Any], error: BaseException | None) -> None:
-    if error is None:
-        succeeded(call)
-    else:
-        _emit_failure(call, error)
 
 
 def _emit_failure(call: Call[Any], error: BaseException) -> None:

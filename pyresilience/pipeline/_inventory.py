@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
 
 from pyresilience.events._bus import DispatchTable, Listener, check_listener, deliver
 from pyresilience.runtime import _sources as sources
@@ -17,6 +18,7 @@ from pyresilience.runtime._blocking import BlockingWaiter, event_loop_is_running
 
 if TYPE_CHECKING:
     from pyresilience.events._events import EventType
+    from pyresilience.pipeline._call import Binding
     from pyresilience.pipeline._pipeline import Pipeline
     from pyresilience.runtime._protocol import Waiter
 
@@ -29,20 +31,33 @@ _subscribed: tuple[Listener, ...] = ()
 everybody = DispatchTable()
 """Of all pipelines without listeners of their own: who wants to hear of every pipeline."""
 
-SPARE = 4
-"""Entries that a list of calls in flight always has, so that a call grows and shrinks it without an allocation."""
+calls: set[InFlight] = set()
+"""The calls in flight of all pipelines: in one set, so that a call touches nothing of its pipeline."""
 
 drains: list[Waiter] = []
 """Those who wait for calls to end; the roots look at it after each call, so it is empty but for `shutdown`."""
 
 
-def add(pipeline: Pipeline) -> list[None]:
-    """Count a pipeline in, unless it is; the list of its calls in flight."""
+class InFlight(Protocol):
+    """A call in flight, or what stands for it while only its work goes on."""
+
+    @property
+    def binding(self) -> Binding: ...
+
+
+def first_call(binding: Binding) -> DispatchTable:
+    """Count the pipeline of a binding in; who listens to its calls."""
+    pipeline = binding.pipeline
+    add(pipeline)
+    binding.dispatch = pipeline.dispatch
+    return pipeline.dispatch
+
+
+def add(pipeline: Pipeline) -> None:
+    """Count a pipeline in, unless it is."""
     global _crowded, _pipelines
-    try:
-        return pipeline.entered
-    except AttributeError:
-        pass
+    if pipeline.listed:
+        return
     with _lock:
         if len(_pipelines) >= _crowded:
             seen = list(_pipelines)
@@ -50,14 +65,10 @@ def add(pipeline: Pipeline) -> list[None]:
             _crowded = max(1000, 2 * len(_pipelines))
         if pipeline.dispatch is not everybody:
             pipeline.dispatch.listen(_subscribed)
-        entered: list[None] = [None] * SPARE
         known = [weakref.ref(pipeline)]
-        try:
-            return pipeline.entered
-        except AttributeError:  # nothing is called from here on: an interrupt finds it in both places or in none
+        if not pipeline.listed:  # nothing is called from here on: an interrupt finds it in both places or in none
             _pipelines += known
-            pipeline.entered = entered
-        return entered
+            pipeline.listed = True
 
 
 def pipelines() -> list[Pipeline]:
@@ -112,7 +123,12 @@ def announce(layer: object, kind: EventType, detail: str) -> None:
 
 def get_in_flight_count() -> int:
     """How many guarded calls of this process have begun and not yet ended."""
-    return sum(pipeline.in_flight for pipeline in pipelines())
+    return len(calls)
+
+
+def in_flight() -> Counter[Pipeline]:
+    """How many calls have begun and not yet ended, by pipeline; those whose work is still held included."""
+    return Counter(call.binding.pipeline for call in calls.copy())
 
 
 def enable_in_flight_tracking() -> None:
@@ -190,6 +206,7 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
     drains.clear()
+    calls.clear()  # one that goes on here does not mind
     for pipeline in pipelines():
         pipeline.reset_after_fork()
 

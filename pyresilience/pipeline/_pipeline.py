@@ -58,10 +58,7 @@ class Pipeline:
         TypeError: a member is neither a config nor a layer, or a listener is not callable.
     """
 
-    __slots__ = ("__weakref__", "_composition", "_members", "dispatch", "entered", "name")
-
-    dispatch: DispatchTable
-    entered: list[None]
+    __slots__ = ("__weakref__", "_composition", "_members", "dispatch", "listed", "name")
 
     def __init__(self, *layers: Member, name: str | None = None, listeners: Iterable[Listener] = ()) -> None:
         if name is not None and not isinstance(name, str):
@@ -71,6 +68,7 @@ class Pipeline:
         self.name = name
         self._members: Layer | tuple[Layer, ...] = live[0] if len(live) == 1 else live
         self._composition: Composition | bool = False  # True: it was made once, and not kept
+        self.listed = False  # in the inventory
         self.dispatch = DispatchTable(own) if own else inventory.everybody
         for position, layer in enumerate(live):
             attached = getattr(layer, "attached", None)
@@ -207,10 +205,7 @@ class Pipeline:
     @property
     def in_flight(self) -> int:
         """How many calls have begun and not yet ended, those whose work is still held included."""
-        try:
-            return len(self.entered) - inventory.SPARE
-        except AttributeError:  # never called
-            return 0
+        return inventory.in_flight()[self]
 
     def find(self, kind: type[R]) -> R | None:
         """The outermost layer of a kind, such as `pipeline.find(CircuitBreaker)`."""
@@ -218,8 +213,6 @@ class Pipeline:
 
     def reset_after_fork(self) -> None:
         """Forget what threads of the parent process held."""
-        if hasattr(self, "entered"):
-            self.entered = [None] * inventory.SPARE  # a call that goes on here leaves the list that it has entered
         for layer in self._live:
             reset = getattr(layer, "reset_after_fork", None)
             if reset is not None:

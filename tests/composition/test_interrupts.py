@@ -48,6 +48,7 @@ class Storm:
         self.hits = 0
 
     def __enter__(self):
+        gc.collect()  # errors in finalisers of what other tests left behind are lost as well
         self.tracer = sys.gettrace()
         sys.settrace(None)  # an interrupt inside the coverage tool would leave a lock of its own held
         self.callbacks, gc.callbacks[:] = gc.callbacks[:], []  # errors in these, such as hypothesis's, are lost

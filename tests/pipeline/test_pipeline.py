@@ -513,6 +513,3 @@ def test_calls_in_flight_after_a_fork_whether_or_not_there_were_any_before():
         assert pipeline.in_flight == 0
         assert pipeline.call_sync(lambda pipeline=pipeline: pipeline.in_flight) == 1
         assert pipeline.in_flight == 0
-    untouched = Pipeline()
-    untouched.reset_after_fork()
-    assert not hasattr(untouched, "entered"), "a list for each pipeline of the parent, called or not"

@@ -24,6 +24,7 @@ from pyresilience import (
     TimeoutConfig,
 )
 from pyresilience.events._bus import check_listener
+from pyresilience.pipeline import _inventory as inventory
 from pyresilience_middleware.outbound._http import ErrorKinds, UnsuccessfulResponse, host_key
 from pyresilience_middleware.outbound._layers import Handover, HttpRetry, Judging, Sending
 
@@ -158,6 +159,7 @@ class Hosts:
         return Host(pipeline, send)
 
     def _evict(self, newest: str) -> None:
-        idle = next((key for key, host in self._hosts.items() if key != newest and not host.pipeline.in_flight), None)
+        busy = inventory.in_flight()
+        idle = next((key for key, host in self._hosts.items() if key != newest and host.pipeline not in busy), None)
         if idle is not None:
             del self._hosts[idle]
