@@ -127,6 +127,28 @@ async def test_shutdown_in_an_event_loop_is_awaited():
         assert anyio.current_time() - began == pytest.approx(5)
 
 
+async def test_shutdown_waits_for_work_that_outlives_its_call():
+    """As a response whose body still streams."""
+    holds = []
+
+    async def streaming(call, call_next):
+        holds.append(call.hold())
+        return await call_next(call)
+
+    assert await Pipeline(streaming).call(anyio.sleep, 0) is None
+    async with anyio.create_task_group() as group:
+
+        @group.start_soon
+        async def stream():
+            await anyio.sleep(3)
+            holds[0].release()
+
+        began = anyio.current_time()
+        assert await shutdown_async(timeout=1) is False
+        assert await shutdown_async(timeout=10) is True
+        assert anyio.current_time() - began == pytest.approx(3)
+
+
 @pytest.mark.parametrize(
     ("timeout", "error"), [(-1, ValueError), (float("nan"), ValueError), ("3", TypeError), (True, TypeError)]
 )

@@ -276,11 +276,13 @@ async def test_the_state_of_named_pipelines_is_shown(registry):
         "bulkhead_in_use": 0,
         "rate_limiter_available": 1,
     }
+    other = Pipeline(name="other")
     async with anyio.create_task_group() as tasks:
-        for _ in range(2):
-            tasks.start_soon(pipeline.call, anyio.sleep, 5)
+        for guard in (pipeline, other, pipeline):
+            tasks.start_soon(guard.call, anyio.sleep, 5)
         await anyio.sleep(1)
         busy = gauges(registry, "state")
+        assert gauges(registry, "other") == {"in_flight": 1}
     assert busy == {
         "circuit_breaker_state": 0,
         "in_flight": 2,

@@ -324,16 +324,16 @@ async def test_recursion_and_reuse_while_running(lab):
 async def test_calls_in_flight_are_counted_until_they_end(lab):
     before = get_in_flight_count()
     fn = lab.function(After(5), After(5, OSError()))
-    pipeline = lab.pipeline()
-    guarded = pipeline(fn)
+    pipeline, other = lab.pipeline(), lab.pipeline()
+    guarded, elsewhere = pipeline(fn), other(lab.function(After(5)))
     seen = []
 
     async def watch():
         await lab.sleep(1)
-        seen.append((pipeline.in_flight, get_in_flight_count() - before))
+        seen.append((pipeline.in_flight, other.in_flight, get_in_flight_count() - before))
 
-    await lab.together(lambda: lab.call(guarded), lambda: lab.call(guarded), watch)
-    assert seen == [(2, 2)]
+    await lab.together(lambda: lab.call(guarded), lambda: lab.call(guarded), lambda: lab.call(elsewhere), watch)
+    assert seen == [(2, 1, 3)]
     assert not pipeline.in_flight and get_in_flight_count() == before
 
 
