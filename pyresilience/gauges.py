@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyresilience.events._names import MAX_FUNCTIONS, OTHER
+from pyresilience.pipeline import _in_flight as in_flight
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.policies._circuit import CircuitState
 from pyresilience.policies.bulkhead import Bulkhead
@@ -41,9 +42,9 @@ class Reading:
     in_use: int | None = None
     available: int | None = None
 
-    def add(self, pipeline: Pipeline, in_flight: int, seen: set[int]) -> None:
-        """Count a pipeline in; `seen` has the layers of this name that were counted already."""
-        self.in_flight += in_flight
+    def add(self, pipeline: Pipeline, calls: int, seen: set[int]) -> None:
+        """Count a pipeline with so many `calls` in; `seen` has the layers of this name that were counted already."""
+        self.in_flight += calls
         for layer in pipeline.layers:
             if id(layer) in seen:  # one layer, shared by several pipelines of this name
                 continue
@@ -94,12 +95,12 @@ def readings(label: Callable[[str], str], max_names: int = MAX_FUNCTIONS) -> dic
     """
     found: dict[str, Reading] = {}
     seen: dict[str, set[int]] = {}
-    in_flight = inventory.in_flight()
+    calls = in_flight.by_pipeline()
     for pipeline in inventory.pipelines():
         if pipeline.name is None:
             continue
         name = label(pipeline.name)
         if name not in found and len(found) >= max_names:
             name = OTHER
-        found.setdefault(name, Reading()).add(pipeline, in_flight[pipeline], seen.setdefault(name, set()))
+        found.setdefault(name, Reading()).add(pipeline, calls[pipeline], seen.setdefault(name, set()))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
+from pyresilience.pipeline import _in_flight as in_flight
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.policies.circuit_breaker import CircuitBreaker
 from pyresilience.policies.rate_limiter import AsyncRateLimiter, RateLimiter
@@ -50,11 +51,11 @@ _SEVERITY = {"closed": 0, "half_open": 1, "open": 2}
 
 
 def _health(groups: dict[str, list[Pipeline]]) -> dict[str, FunctionHealth]:
-    in_flight = inventory.in_flight()
-    return {name: _merged(group, in_flight) for name, group in groups.items()}
+    calls = in_flight.by_pipeline()
+    return {name: _merged(group, calls) for name, group in groups.items()}
 
 
-def _merged(pipelines: list[Pipeline], in_flight: Counter[Pipeline]) -> FunctionHealth:
+def _merged(pipelines: list[Pipeline], calls: Counter[Pipeline]) -> FunctionHealth:
     states: list[str] = []
     available = True
     for pipeline in pipelines:
@@ -66,6 +67,6 @@ def _merged(pipelines: list[Pipeline], in_flight: Counter[Pipeline]) -> Function
     worst = max(states, key=lambda state: _SEVERITY[state], default=None)
     return {
         "circuit_breaker": worst,
-        "in_flight": sum(in_flight[pipeline] for pipeline in pipelines),
+        "in_flight": sum(calls[pipeline] for pipeline in pipelines),
         "rate_limiter_available": available,
     }

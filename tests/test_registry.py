@@ -115,6 +115,12 @@ def test_health_shows_the_three_facts_and_asking_changes_nothing(time):
     ]
 
 
+def test_calls_in_flight_of_all_pipelines_of_a_name_count():
+    one, two, other = Pipeline(name="same"), Pipeline(name="same"), Pipeline(name="other")
+    seen = one.call_sync(two.call_sync, other.call_sync, two.call_sync, inventory_health)
+    assert (seen["same"]["in_flight"], seen["other"]["in_flight"]) == (3, 1)
+
+
 def test_the_inventory_shows_named_pipelines_that_are_in_use_the_worst_state_first():
     opened = CircuitBreaker()
     opened.force_open()

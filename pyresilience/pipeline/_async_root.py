@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call
 from pyresilience.pipeline._endings import failed, returned
+from pyresilience.pipeline._in_flight import Place, free, leave_place, new_place, take_place
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._anyio import AnyioRuntime
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 R = TypeVar("R")
-calls = inventory.calls
 drains = inventory.drains
 
 
@@ -49,11 +49,16 @@ def async_root(binding: Binding) -> Callable[..., Any]:
         call.scope = None
         call.tokens = None
         try:
-            dispatch = binding.dispatch
+            owner = binding.owner
         except AttributeError:  # its first call
-            dispatch = inventory.first_call(binding)
+            owner = inventory.enter(binding)
+        dispatch = binding.dispatch
         try:
-            calls.add(call)  # inside: an interrupt may arrive as soon as it returns, and not before
+            place = take_place()
+        except IndexError:
+            place = new_place(Place, free)
+        try:
+            place.owner = owner
             if dispatch.heard:
                 call.started = sources.now()
             enter = binding.enter
@@ -70,12 +75,13 @@ def async_root(binding: Binding) -> Callable[..., Any]:
             raise
         else:
             if dispatch.heard or call.held is not None:
-                returned(call)
+                returned(call, place)
             elif call.ending is not None:
                 call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call
             return result
         finally:
-            calls.discard(call)
+            place.owner = None
+            leave_place(place)
             if drains:
                 inventory.call_ended()
 
@@ -84,10 +90,11 @@ def async_root(binding: Binding) -> Callable[..., Any]:
 
 def async_shortcut(root: Callable[..., Any], binding: Binding, known: Callable[[tuple[Any, ...]], Any]) -> Any:
     """`root`, unless the answer is `known` and nobody listens: then no call is made."""
-    pipeline = binding.pipeline
+    inventory.enter(binding)
+    dispatch = binding.dispatch
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        if not kwargs and not pipeline.dispatch:
+        if not kwargs and not dispatch:
             value = known(args)
             if value is not MISSING:
                 return value

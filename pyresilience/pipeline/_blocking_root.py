@@ -12,9 +12,10 @@ from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call, Layer
 from pyresilience.pipeline._compose import function_layer, layer_name
 from pyresilience.pipeline._endings import failed, returned
+from pyresilience.pipeline._in_flight import Place, new_place
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
-from pyresilience.runtime._blocking import BlockingRuntime, new_driver, return_driver, take_driver
+from pyresilience.runtime._blocking import BlockingRuntime, new_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pyresilience.pipeline._call import Entry, LayerFunction
 
 R = TypeVar("R")
-calls = inventory.calls
 drains = inventory.drains
 
 
@@ -36,6 +36,22 @@ class BlockingCall(Call[R]):
 
     def deadline_passed(self) -> bool:
         return sources.now() >= self.deadline  # nothing is cancelled here: no scope
+
+
+class DrivingPlace(Place):
+    """A place of a sync call, with what drives the coroutine of that call."""
+
+    __slots__ = ("drive",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drive = new_driver()
+
+
+free: list[DrivingPlace] = []
+take_place = free.pop
+leave_place = free.append
+"""Never with a driver that an exception has ended: the next call would get that exception."""
 
 
 def blocking_root(binding: Binding) -> Callable[..., Any]:
@@ -55,27 +71,31 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         call.tokens = None
         coroutine: Any = None
         try:
-            dispatch = binding.dispatch
+            owner = binding.owner
         except AttributeError:  # its first call
-            dispatch = inventory.first_call(binding)
+            owner = inventory.enter(binding)
+        dispatch = binding.dispatch
         try:
-            calls.add(call)  # inside: an interrupt may arrive as soon as it returns, and not before
+            place = take_place()
+        except IndexError:
+            place = new_place(DrivingPlace, free)
+        try:
+            place.owner = owner
             if dispatch.heard:
                 call.started = sources.now()
-            try:
-                drive = take_driver()
-            except IndexError:
-                drive = new_driver()
             enter = binding.enter
             coroutine = enter(binding.layer, call, binding.call_next)
+            drive = place.drive
             result = drive(coroutine)
-            return_driver(drive)
+            coroutine = None  # done, and its driver is ready for another
         except BaseException as error:
             try:
                 if coroutine is not None:
                     coroutine.close()  # an interrupt may have come before it began
             finally:
                 instead = failed(call, error)
+            place.drive = new_driver()
+            coroutine = None
             if instead is not None:
                 context = instead.__context__
                 try:
@@ -86,12 +106,14 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
             raise
         else:
             if dispatch.heard or call.held is not None:
-                returned(call)
+                returned(call, place)
             elif call.ending is not None:
                 call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call
             return result
         finally:
-            calls.discard(call)
+            place.owner = None
+            if coroutine is None:
+                leave_place(place)
             if drains:
                 inventory.call_ended()
 
@@ -100,10 +122,11 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
 
 def blocking_shortcut(root: Callable[..., Any], binding: Binding, known: Callable[[tuple[Any, ...]], Any]) -> Any:
     """As `async_shortcut`."""
-    pipeline = binding.pipeline
+    inventory.enter(binding)
+    dispatch = binding.dispatch
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if not kwargs and not pipeline.dispatch:
+        if not kwargs and not dispatch:
             value = known(args)
             if value is not MISSING:
                 return value

@@ -13,6 +13,7 @@ from pyresilience.runtime._blocking import unwrap
 from pyresilience.runtime._hold import Hold
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Awaitable
 
     from pyresilience.events._bus import DispatchTable
@@ -59,11 +60,12 @@ class Binding:
     """What all calls of one function through one pipeline have in common.
 
     Attributes:
-        dispatch: the pipeline's; only there once the pipeline is in the inventory, at the first call.
+        owner, dispatch: of the pipeline; only there once it is in the inventory, from the first call on.
     """
 
-    __slots__ = ("call_next", "dispatch", "enter", "fn", "judge", "layer", "name", "pipeline")
+    __slots__ = ("call_next", "dispatch", "enter", "fn", "judge", "layer", "name", "owner", "pipeline")
 
+    owner: weakref.ref[Pipeline]
     dispatch: DispatchTable
 
     def __init__(
@@ -74,8 +76,6 @@ class Binding:
         self.name = name
         self.judge = judge
         self.enter, self.layer, self.call_next = entry
-        if pipeline.listed:
-            self.dispatch = pipeline.dispatch
 
 
 class KeyedBinding(Binding):

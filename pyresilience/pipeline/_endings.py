@@ -8,12 +8,14 @@ from pyresilience.errors import ResilienceTimeoutError
 from pyresilience.events._bus import deliver
 from pyresilience.events._events import EventType
 from pyresilience.pipeline import _inventory as inventory
+from pyresilience.pipeline._in_flight import handed_over, leave_place
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import unwrap
 from pyresilience.runtime._protocol import DeadlineExpired
 
 if TYPE_CHECKING:
     from pyresilience.pipeline._call import Call
+    from pyresilience.pipeline._in_flight import Place
 
 SUCCESS = EventType.SUCCESS  # looking it up in its class costs more than telling one listener
 
@@ -22,13 +24,13 @@ ANSWERS = frozenset({EventType.CACHE_HIT, EventType.FALLBACK_USED, EventType.FAI
 
 
 class _Held:
-    """A call that has returned a value while its work goes on: in flight until that has ended."""
+    """A call that has returned a value while its work goes on: in flight until that has ended, or was forgotten."""
 
-    __slots__ = ("binding", "call")
+    __slots__ = ("call", "place")
 
-    def __init__(self, call: Call[Any]) -> None:
-        self.binding = call.binding
+    def __init__(self, call: Call[Any], place: Place) -> None:
         self.call = call
+        self.place: Place | None = handed_over(place)
 
     def settle(self, error: BaseException | None) -> None:
         try:
@@ -37,19 +39,24 @@ class _Held:
             else:
                 _emit_failure(self.call, error)
         finally:
-            inventory.calls.discard(self)
+            self.leave()
+
+    def leave(self) -> None:
+        place, self.place = self.place, None
+        if place is not None:
+            place.owner = None
+            leave_place(place)
             inventory.call_ended()
 
+    __del__ = leave
 
-def returned(call: Call[Any]) -> None:
-    """The end of a call that returns a value; it comes once its work has ended, if that is held."""
+
+def returned(call: Call[Any], place: Place) -> None:
+    """The end of a call that returns a value, which leaves its `place`; it comes once held work has ended."""
     if call.held is None:
         _succeeded(call)
-        return
-    held = _Held(call)
-    if not call.held.over:
-        inventory.calls.add(held)  # the root takes out the call itself
-    call.held.then(held.settle)
+    else:
+        call.held.then(_Held(call, place).settle)
 
 
 def _succeeded(call: Call[Any]) -> None:

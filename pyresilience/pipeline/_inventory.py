@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pyresilience.events._bus import DispatchTable, Listener, check_listener, deliver
+from pyresilience.pipeline import _in_flight as in_flight
+from pyresilience.pipeline._roster import Roster
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import BlockingWaiter, event_loop_is_running
 
@@ -23,60 +24,44 @@ if TYPE_CHECKING:
     from pyresilience.runtime._protocol import Waiter
 
 _lock = threading.RLock()  # a signal handler may ask while it is held
-_pipelines: list[weakref.ref[Pipeline]] = []
-_crowded = 1000
-"""Length of the list from which those that are gone are looked for; less memory than a set that watches each."""
+_pipelines: Roster[Pipeline] = Roster()
 _subscribed: tuple[Listener, ...] = ()
 
 everybody = DispatchTable()
 """Of all pipelines without listeners of their own: who wants to hear of every pipeline."""
 
-calls: set[InFlight] = set()
-"""The calls in flight of all pipelines: in one set, so that a call touches nothing of its pipeline."""
-
 drains: list[Waiter] = []
 """Those who wait for calls to end; the roots look at it after each call, so it is empty but for `shutdown`."""
 
 
-class InFlight(Protocol):
-    """A call in flight, or what stands for it while only its work goes on."""
-
-    @property
-    def binding(self) -> Binding: ...
-
-
-def first_call(binding: Binding) -> DispatchTable:
-    """Count the pipeline of a binding in; who listens to its calls."""
+def enter(binding: Binding) -> weakref.ref[Pipeline]:
+    """Count the pipeline of a binding in, and let the binding know what its calls need of it."""
     pipeline = binding.pipeline
     add(pipeline)
     binding.dispatch = pipeline.dispatch
-    return pipeline.dispatch
+    binding.owner = weakref.ref(pipeline)  # the one that the inventory has
+    return binding.owner
 
 
-def add(pipeline: Pipeline) -> None:
-    """Count a pipeline in, unless it is."""
-    global _crowded, _pipelines
-    if pipeline.listed:
+def add(pipeline: Pipeline, own: tuple[Listener, ...] = ()) -> None:
+    """Count a pipeline with listeners of its `own` in, unless it is."""
+    if hasattr(pipeline, "dispatch"):
         return
     with _lock:
-        if len(_pipelines) >= _crowded:
-            seen = list(_pipelines)
-            _pipelines[: len(seen)] = [known for known in seen if known() is not None]
-            _crowded = max(1000, 2 * len(_pipelines))
-        if pipeline.dispatch is not everybody:
-            pipeline.dispatch.listen(_subscribed)
+        _pipelines.make_room()
+        dispatch = everybody
+        if own:
+            dispatch = DispatchTable(own)
+            dispatch.listen(_subscribed)
         known = [weakref.ref(pipeline)]
-        if not pipeline.listed:  # nothing is called from here on: an interrupt finds it in both places or in none
-            _pipelines += known
-            pipeline.listed = True
+        if not hasattr(pipeline, "dispatch"):  # from here on nothing is called: an interrupt finds both or none
+            _pipelines.refs += known
+            pipeline.dispatch = dispatch
 
 
 def pipelines() -> list[Pipeline]:
     """The pipelines that are alive, by name."""
-    with _lock:
-        seen = list(_pipelines)
-    alive = [pipeline for known in seen if (pipeline := known()) is not None]
-    return sorted(alive, key=lambda pipeline: pipeline.name or "")
+    return sorted(_pipelines, key=lambda pipeline: pipeline.name or "")
 
 
 def subscribe(listener: Listener) -> None:
@@ -123,12 +108,7 @@ def announce(layer: object, kind: EventType, detail: str) -> None:
 
 def get_in_flight_count() -> int:
     """How many guarded calls of this process have begun and not yet ended."""
-    return len(calls)
-
-
-def in_flight() -> Counter[Pipeline]:
-    """How many calls have begun and not yet ended, by pipeline; those whose work is still held included."""
-    return Counter(call.binding.pipeline for call in calls.copy())
+    return len(in_flight.pipelines())
 
 
 def enable_in_flight_tracking() -> None:
@@ -160,16 +140,16 @@ def shutdown(wait: bool = True, timeout: float = 30.0) -> bool:
             `shutdown_async` there.
     """
     _check_timeout(timeout)
-    if wait and get_in_flight_count() and event_loop_is_running():
+    if wait and in_flight.any_calls() and event_loop_is_running():
         raise RuntimeError("shutdown() would block the event loop of this thread; use `await shutdown_async()`")
     deadline = sources.now() + timeout * sources.NANOSECONDS
     waiter = BlockingWaiter()
     drains.append(waiter)
     try:
-        while get_in_flight_count():
+        while in_flight.any_calls():
             left = sources.seconds_until(deadline)
             if not wait or left <= 0 or not waiter.park(left):
-                return get_in_flight_count() == 0
+                return not in_flight.any_calls()
         return True
     finally:
         drains.remove(waiter)
@@ -186,10 +166,10 @@ async def shutdown_async(timeout: float = 30.0) -> bool:
     drains.append(waiter)
     try:
         with anyio.move_on_after(timeout):
-            while get_in_flight_count():
+            while in_flight.any_calls():
                 await waiter.event.wait()
                 waiter.rearm()
-        return get_in_flight_count() == 0
+        return not in_flight.any_calls()
     finally:
         drains.remove(waiter)
 
@@ -206,7 +186,8 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
     drains.clear()
-    calls.clear()  # one that goes on here does not mind
+    _pipelines.reset_after_fork()
+    in_flight.reset_after_fork()
     for pipeline in pipelines():
         pipeline.reset_after_fork()
 

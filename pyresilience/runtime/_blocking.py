@@ -68,28 +68,12 @@ def drive(coroutine: Coroutine[Any, Any, R]) -> R:
 
 Driver = Callable[["Coroutine[Any, Any, Any]"], Any]
 
-drivers: list[Driver] = []
-"""Parked generators, each of which runs one coroutine at a time and gives its result.
-
-`coroutine.send(None)` would raise the result in a `StopIteration`, which costs a fifth of a guarded call. Whoever takes
-one puts it back after a result; an exception ends it. The calls that were under way at once bound how many there are:
-each may have found none, and parked `SPARE_DRIVERS` for others.
-"""
-take_driver = drivers.pop
-return_driver = drivers.append
-"""Both bound once: 3.11 would make a method of an imported list at each call."""
-
-SPARE_DRIVERS = 4
-"""Parked beside the one that is asked for: a list that gets empty gives up its memory, and the next call allocates."""
-
 
 def new_driver() -> Driver:
-    """For a call that found none."""
-    drivers.extend(_parked() for _ in range(SPARE_DRIVERS))
-    return _parked()
+    """A parked generator: runs one coroutine at a time and gives its result, until an exception ends it.
 
-
-def _parked() -> Driver:
+    `coroutine.send(None)` would raise the result in a `StopIteration`, which costs a fifth of a guarded call.
+    """
     driver: Any = _drive()
     driver.send(None)
     send: Driver = driver.send

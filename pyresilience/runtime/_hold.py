@@ -35,11 +35,6 @@ class Hold:
                 raise RuntimeError("a hold that was released cannot be taken again")
             self._open += 1
 
-    @property
-    def over(self) -> bool:
-        """Whether the work has ended."""
-        return self._callbacks is None
-
     def then(self, callback: Callable[[BaseException | None], None]) -> None:
         """Run `callback(error)` when the work ends, or now if it has; `error` is what it ended in."""
         with self._lock:

@@ -26,7 +26,7 @@ from pyresilience import (
     RateLimiterConfig,
     TimeoutConfig,
 )
-from pyresilience.pipeline import _inventory as inventory
+from pyresilience.pipeline import _in_flight as in_flight
 from pyresilience.testing import EventRecorder
 
 LOOPS = ["asyncio", "asyncio", "trio"]
@@ -371,8 +371,7 @@ def test_a_timeout_keeps_its_loops_apart():
 class Corpse:
     """An event loop that was closed while a task of it waited."""
 
-    def __init__(self, pipeline, coroutine, until):
-        self.pipeline = pipeline
+    def __init__(self, coroutine, until):
         loop = asyncio.new_event_loop()
         self.task = loop.create_task(coroutine)
         end = time.monotonic() + 5
@@ -384,7 +383,7 @@ class Corpse:
 
     def bury(self):
         """Anyio keeps the tasks of a closed loop for ever, and so the calls that they were in; later tests count."""
-        inventory.calls.difference_update([call for call in inventory.calls if call.binding.pipeline is self.pipeline])
+        in_flight.reset_after_fork()
 
 
 @pytest.mark.parametrize("dead", [1, 3, 1200])
@@ -409,7 +408,7 @@ def test_a_dead_waiter_swallows_no_permit(dead):
             task._log_destroy_pending = False
         await asyncio.gather(*tasks)
 
-    corpse = Corpse(pipeline, crowd(), lambda: bulkhead.statistics().waiting == dead)
+    corpse = Corpse(crowd(), lambda: bulkhead.statistics().waiting == dead)
     line = Callers()
     line.start.set()
     line.thread(pipeline.call_sync, int)
@@ -431,7 +430,7 @@ def test_a_dead_waiter_does_not_hold_up_a_rate_limit():
     async def never():
         raise AssertionError
 
-    corpse = Corpse(pipeline, pipeline.call(never), lambda: limiter._line)
+    corpse = Corpse(pipeline.call(never), lambda: limiter._line)
     began = time.monotonic()
     line = Callers()
     for _ in range(2):
@@ -452,7 +451,7 @@ def test_a_dead_leader_does_not_block_a_cache_for_ever():
         return key
 
     guarded = pipeline(fetch)
-    corpse = Corpse(pipeline, guarded(1), lambda: cache._flights)
+    corpse = Corpse(guarded(1), lambda: cache._flights)
 
     async def ask():
         with pytest.raises(TimeoutError):

@@ -20,6 +20,7 @@ import pytest
 
 from pyresilience import unsubscribe
 from pyresilience.pipeline import _inventory
+from pyresilience.pipeline._roster import Roster
 from pyresilience.testing import VirtualTime
 from tests.docs.pages import PAGES, Block, blocks, page_id
 
@@ -38,7 +39,7 @@ def virtual(monkeypatch):
 @pytest.fixture(autouse=True)
 def _empty_inventory(monkeypatch):
     """Pages show the state of the whole process, which other tests have used as well."""
-    monkeypatch.setattr(_inventory, "_pipelines", [])
+    monkeypatch.setattr(_inventory, "_pipelines", Roster())
     heard = _inventory._subscribed
     yield
     for listener in _inventory._subscribed[len(heard) :]:

@@ -81,6 +81,18 @@ async def test_the_host_unused_for_longest_is_forgotten(answering, library):
     assert list(transport.pipelines) == ["http://one:80", "http://three:80"]
 
 
+async def test_of_many_hosts_one_in_fifty_is_forgotten_at_once(answering, library):
+    transport = answering(max_hosts=100)
+    async with library.AsyncClient(transport=transport) as client:
+        for number in range(100):
+            await client.get(f"http://host{number}/")
+        assert len(transport.pipelines) == 100
+        await client.get("http://host0/")
+        await client.get("http://new/")
+    kept = [*range(4, 100), 0]
+    assert list(transport.pipelines) == [*(f"http://host{number}:80" for number in kept), "http://new:80"]
+
+
 async def test_a_host_with_calls_in_flight_is_not_forgotten(answering, library):
     class Endless(library.AsyncByteStream):
         async def __aiter__(self):

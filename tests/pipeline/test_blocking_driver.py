@@ -1,4 +1,4 @@
-"""How a sync call runs its coroutine: by a parked generator that is used again."""
+"""How a sync call runs its coroutine: by a parked generator in its place, and both are used again."""
 
 import gc
 import threading
@@ -7,7 +7,8 @@ import weakref
 import pytest
 
 from pyresilience import BulkheadConfig, Pipeline, ResilienceError, Retry, RetryConfig
-from pyresilience.runtime import _blocking as blocking
+from pyresilience.pipeline._blocking_root import free
+from pyresilience.pipeline._in_flight import SPARE
 
 
 class Value:
@@ -15,17 +16,18 @@ class Value:
 
 
 @pytest.fixture(autouse=True)
-def _no_drivers_yet():
-    blocking.drivers.clear()
+def _no_places_yet():
+    free.clear()
 
 
 def test_one_driver_serves_call_after_call():
     guarded = Pipeline(RetryConfig())(abs)
     assert guarded(0) == 0
-    parked = list(blocking.drivers)
+    places = free.copy()
+    drivers = [place.drive for place in free]
     assert [guarded(-number) for number in range(5)] == [0, 1, 2, 3, 4]
-    assert blocking.drivers == parked
-    assert len(parked) == 1 + blocking.SPARE_DRIVERS
+    assert free == places and len(free) == 1 + SPARE
+    assert [place.drive for place in free] == drivers
 
 
 def test_calls_within_calls_have_drivers_of_their_own():
@@ -36,10 +38,10 @@ def test_calls_within_calls_have_drivers_of_their_own():
         return 0 if number == 0 else 1 + countdown(number - 1)
 
     assert countdown(7) == 7
-    parked = set(blocking.drivers)
-    assert 8 <= len(parked) == len(blocking.drivers) <= 8 + blocking.SPARE_DRIVERS
+    places = set(free)
+    assert 8 <= len(places) == len(free) == len({place.drive for place in places}) <= 8 + SPARE
     assert countdown(7) == 7
-    assert set(blocking.drivers) == parked
+    assert set(free) == places
 
 
 def test_a_parked_driver_keeps_neither_result_nor_arguments():
@@ -63,11 +65,10 @@ def test_an_exception_ends_the_driver_and_nothing_else():
         return number
 
     assert picky(1) == 1
-    used = blocking.drivers[-1]
+    place, used = free[-1], free[-1].drive
     with pytest.raises(ValueError, match="-1"):
         picky(-1)
-    assert used not in blocking.drivers
-    assert len(blocking.drivers) == blocking.SPARE_DRIVERS
+    assert free[-1] is place and place.drive is not used
     assert picky(2) == 2
 
 
@@ -105,7 +106,7 @@ def test_a_layer_that_suspends_is_named_and_its_driver_not_used_again():
     for _ in range(2):
         with pytest.raises(ResilienceError, match="impatient suspended"):
             work()
-    assert len(blocking.drivers) == 1 + blocking.SPARE_DRIVERS - 2
+    assert len(free) == 1 + SPARE
     assert Pipeline(RetryConfig())(abs)(-1) == 1
 
 
@@ -117,7 +118,7 @@ def test_a_driver_may_be_used_by_another_thread_than_the_one_that_made_it():
         thread = threading.Thread(target=lambda number=number: answers.append(guarded(-number)))
         thread.start()
         thread.join()
-    assert answers == [2, 3] and len(blocking.drivers) == 1 + blocking.SPARE_DRIVERS
+    assert answers == [2, 3] and len(free) == 1 + SPARE
 
 
 def test_an_error_raised_while_another_is_handled_has_that_one_as_its_context():

@@ -503,13 +503,3 @@ def test_a_layer_may_declare_that_it_is_for_async_functions_only(time):
         return "fine"
 
     assert asyncio.run(coroutine()) == "fine"
-
-
-def test_calls_in_flight_after_a_fork_whether_or_not_there_were_any_before():
-    never_called, called = Pipeline(), Pipeline()
-    called.call_sync(lambda: None)
-    for pipeline in (never_called, called):
-        pipeline.reset_after_fork()
-        assert pipeline.in_flight == 0
-        assert pipeline.call_sync(lambda pipeline=pipeline: pipeline.in_flight) == 1
-        assert pipeline.in_flight == 0

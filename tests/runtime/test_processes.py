@@ -222,3 +222,29 @@ if hasattr(os, "fork"):
             print(os.waitpid(child, 0)[1])
         """)
         assert out == "0\n"
+
+    def test_a_hold_of_a_call_that_forks_is_the_parent_s():
+        """Who would release it in the child does not exist there."""
+        out = run("""
+            import os, warnings
+            import pyresilience as p
+
+            warnings.simplefilter("ignore")
+            holds = []
+
+            async def streaming(call, call_next):
+                holds.append(call.hold())
+                return await call_next(call)
+
+            pipeline = p.Pipeline(streaming)
+            child = pipeline.call_sync(os.fork)
+            if child == 0:
+                alone = p.get_in_flight_count() == 0 and p.shutdown(timeout=0)
+                again = pipeline.call_sync(p.get_in_flight_count) == 1
+                os._exit(0 if alone and again else 1)
+            assert p.get_in_flight_count() == 1
+            holds[0].release()
+            assert p.get_in_flight_count() == 0
+            print(os.waitpid(child, 0)[1])
+        """)
+        assert out == "0\n"

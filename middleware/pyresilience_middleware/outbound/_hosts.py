@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pyresilience import (
@@ -24,7 +25,7 @@ from pyresilience import (
     TimeoutConfig,
 )
 from pyresilience.events._bus import check_listener
-from pyresilience.pipeline import _inventory as inventory
+from pyresilience.pipeline import _in_flight as in_flight
 from pyresilience_middleware.outbound._http import ErrorKinds, UnsuccessfulResponse, host_key
 from pyresilience_middleware.outbound._layers import Handover, HttpRetry, Judging, Sending
 
@@ -37,6 +38,9 @@ DEFAULT_RETRY = RetryConfig(delay=0.5)
 DEFAULT_CIRCUIT_BREAKER = CircuitBreakerConfig()
 DEFAULT_RETRY_BUDGET = RetryBudgetConfig()
 DEFAULT_MAX_HOSTS = 1000
+
+BATCH = 50
+"""One host of so many is dropped at once: to find out which are idle, all calls in flight are looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +163,7 @@ class Hosts:
         return Host(pipeline, send)
 
     def _evict(self, newest: str) -> None:
-        busy = inventory.in_flight()
-        idle = next((key for key, host in self._hosts.items() if key != newest and host.pipeline not in busy), None)
-        if idle is not None:
-            del self._hosts[idle]
+        busy = in_flight.by_pipeline()
+        idle = (key for key, host in self._hosts.items() if key != newest and host.pipeline not in busy)
+        for key in list(islice(idle, 1 + self._max_hosts // BATCH)):
+            del self._hosts[key]

@@ -80,7 +80,7 @@ class ResilienceTransport(TransportBase):
         rate_limiter: a config limits each host, a live `RateLimiter` all of them together.
         retry_budget: shared by all hosts of this transport, or also by others if it is a live `RetryBudget`.
         listeners: receive the events, whose `function_name` is `host:port`.
-        max_hosts: hosts whose state is kept; the one unused for longest is forgotten first.
+        max_hosts: hosts whose state is kept; those unused for longest are forgotten first, one in fifty at once.
         propagate: send `x-request-timeout-ms`, the milliseconds that the attempt has left, and the ids in
             `resilience_context` (`request_id` as `x-request-id`, and `traceparent`) with each request. They go to
             every host, so use it between services that trust each other.
