@@ -123,3 +123,25 @@ async def test_work_that_nobody_will_end_is_not_waited_for(anyio_backend):
         assert await shutdown_async(timeout=5) is True
         assert anyio.current_time() - began == pytest.approx(1)
     assert guard.in_flight == 0
+
+
+async def test_work_that_goes_on_uses_as_many_places_as_there_is_at_once(anyio_backend):
+    kept = []
+
+    async def streaming(call, call_next):
+        kept.append(call.hold())
+        return await call_next(call)
+
+    guard = Pipeline(streaming)
+
+    async def crowd():
+        for _ in range(30):
+            await guard.call(anyio.sleep, 0)
+        assert guard.in_flight == 30
+        while kept:
+            kept.pop().release()
+
+    await crowd()
+    places = len(in_flight._places)
+    await crowd()
+    assert len(in_flight._places) == places and guard.in_flight == 0

@@ -66,6 +66,20 @@ def test_a_pipeline_is_counted_once_by_whoever_calls_first():
     assert pipeline.in_flight == 0
 
 
+def test_a_pipeline_is_counted_once_when_a_signal_handler_calls_it_while_it_is_being_counted(monkeypatch):
+    pipeline = Pipeline(RetryConfig())
+
+    class Weakref:
+        def ref(self, thing):
+            monkeypatch.undo()
+            assert pipeline.call_sync(int) == 0
+            return weakref.ref(thing)
+
+    monkeypatch.setattr(inventory, "weakref", Weakref())
+    assert pipeline.call_sync(int) == 0
+    assert sum(other is pipeline for other in inventory.pipelines()) == 1
+
+
 @pytest.mark.parametrize(
     "make",
     [
