@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call
 from pyresilience.pipeline._endings import failed, returned
-from pyresilience.pipeline._in_flight import Place, free, leave_place, new_place, take_place
+from pyresilience.pipeline._in_flight import Place, Places, of_calls
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._anyio import AnyioRuntime
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 drains = inventory.drains
+places = Places(Place)
+of_calls.append(places)
+take_place = places.take
+leave_place = places.leave
 
 
 class AsyncCall(Call[R]):
@@ -56,7 +60,7 @@ def async_root(binding: Binding) -> Callable[..., Any]:
         try:
             place = take_place()
         except IndexError:
-            place = new_place(Place, free)
+            place = places.new()
         try:
             place.owner = owner
             if dispatch.heard:

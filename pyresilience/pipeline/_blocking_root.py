@@ -12,7 +12,7 @@ from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call, Layer
 from pyresilience.pipeline._compose import function_layer, layer_name
 from pyresilience.pipeline._endings import failed, returned
-from pyresilience.pipeline._in_flight import Place, new_place
+from pyresilience.pipeline._in_flight import Place, Places, of_calls
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import BlockingRuntime, new_driver
@@ -39,7 +39,7 @@ class BlockingCall(Call[R]):
 
 
 class DrivingPlace(Place):
-    """A place of a sync call, with what drives the coroutine of that call."""
+    """A place of a sync call, with what drives the coroutine of that call until an exception ends it."""
 
     __slots__ = ("drive",)
 
@@ -48,10 +48,36 @@ class DrivingPlace(Place):
         self.drive = new_driver()
 
 
-free: list[DrivingPlace] = []
-take_place = free.pop
-leave_place = free.append
-"""Never with a driver that an exception has ended: the next call would get that exception."""
+class DrivingPlaces(Places[DrivingPlace]):
+    """As `Places`, each of which has a driver as long as it is free.
+
+    Attributes:
+        leave_spoiled: give a place back whose driver has ended; a call that finds no other gives it a new one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(DrivingPlace)
+        self._spoiled: list[DrivingPlace] = []
+        self.leave_spoiled = self._spoiled.append
+
+    def new(self) -> DrivingPlace:
+        try:
+            place = self._spoiled.pop()
+        except IndexError:
+            return super().new()
+        try:
+            place.drive = new_driver()
+        except BaseException:
+            self._spoiled.append(place)
+            raise
+        return place
+
+
+places = DrivingPlaces()
+of_calls.append(places)
+take_place = places.take
+leave_place = places.leave
+leave_spoiled = places.leave_spoiled
 
 
 def blocking_root(binding: Binding) -> Callable[..., Any]:
@@ -78,7 +104,7 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
         try:
             place = take_place()
         except IndexError:
-            place = new_place(DrivingPlace, free)
+            place = places.new()
         try:
             place.owner = owner
             if dispatch.heard:
@@ -94,8 +120,6 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
                     coroutine.close()  # an interrupt may have come before it began
             finally:
                 instead = failed(call, error)
-            place.drive = new_driver()
-            coroutine = None
             if instead is not None:
                 context = instead.__context__
                 try:
@@ -114,6 +138,8 @@ def blocking_root(binding: Binding) -> Callable[..., Any]:
             place.owner = None
             if coroutine is None:
                 leave_place(place)
+            else:
+                leave_spoiled(place)
             if drains:
                 inventory.call_ended()
 

@@ -60,7 +60,7 @@ class Binding:
     """What all calls of one function through one pipeline have in common.
 
     Attributes:
-        owner, dispatch: of the pipeline; only there once it is in the inventory, from the first call on.
+        owner, dispatch: of the pipeline; only there once it is in the inventory, from the first call on at the latest.
     """
 
     __slots__ = ("call_next", "dispatch", "enter", "fn", "judge", "layer", "name", "owner", "pipeline")

@@ -8,7 +8,7 @@ from pyresilience.errors import ResilienceTimeoutError
 from pyresilience.events._bus import deliver
 from pyresilience.events._events import EventType
 from pyresilience.pipeline import _inventory as inventory
-from pyresilience.pipeline._in_flight import handed_over, leave_place
+from pyresilience.pipeline._in_flight import held
 from pyresilience.runtime import _sources as sources
 from pyresilience.runtime._blocking import unwrap
 from pyresilience.runtime._protocol import DeadlineExpired
@@ -30,7 +30,13 @@ class _Held:
 
     def __init__(self, call: Call[Any], place: Place) -> None:
         self.call = call
-        self.place: Place | None = handed_over(place)
+        self.place: Place | None = None
+        try:
+            self.place = held.take()
+        except IndexError:
+            self.place = held.new()
+        self.place.owner = place.owner
+        place.owner = None  # after the other was taken: whoever looks meanwhile finds one of them
 
     def settle(self, error: BaseException | None) -> None:
         try:
@@ -45,7 +51,7 @@ class _Held:
         place, self.place = self.place, None
         if place is not None:
             place.owner = None
-            leave_place(place)
+            held.leave(place)
             inventory.call_ended()
 
     __del__ = leave

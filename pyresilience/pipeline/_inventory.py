@@ -1,7 +1,8 @@
 """The pipelines of the process, weakly: for listeners of all of them, health, metrics, draining and forks.
 
-One that has a name, listeners of its own or layers that others know is here from the start. Any other comes with its
-first call, or when somebody looks at its layers: until then there is nothing to show, to tell or to wait for.
+One that has a name, listeners of its own or layers that others know is here from the start, and one with a cache since
+it guards a function. Any other comes with its first call, or when somebody looks at its layers: until then there is
+nothing to show, to tell or to wait for.
 """
 
 from __future__ import annotations
@@ -140,16 +141,17 @@ def shutdown(wait: bool = True, timeout: float = 30.0) -> bool:
             `shutdown_async` there.
     """
     _check_timeout(timeout)
-    if wait and in_flight.any_calls() and event_loop_is_running():
+    if wait and get_in_flight_count() and event_loop_is_running():
         raise RuntimeError("shutdown() would block the event loop of this thread; use `await shutdown_async()`")
     deadline = sources.now() + timeout * sources.NANOSECONDS
     waiter = BlockingWaiter()
+    known: list[in_flight.Place] = []
     drains.append(waiter)
     try:
-        while in_flight.any_calls():
+        while in_flight.any_calls(known):
             left = sources.seconds_until(deadline)
             if not wait or left <= 0 or not waiter.park(left):
-                return not in_flight.any_calls()
+                return not in_flight.any_calls(known)
         return True
     finally:
         drains.remove(waiter)
@@ -163,13 +165,14 @@ async def shutdown_async(timeout: float = 30.0) -> bool:
     from pyresilience.runtime._anyio import AnyioWaiter
 
     waiter = AnyioWaiter()
+    known: list[in_flight.Place] = []
     drains.append(waiter)
     try:
         with anyio.move_on_after(timeout):
-            while in_flight.any_calls():
+            while in_flight.any_calls(known):
                 await waiter.event.wait()
                 waiter.rearm()
-        return not in_flight.any_calls()
+        return not in_flight.any_calls(known)
     finally:
         drains.remove(waiter)
 

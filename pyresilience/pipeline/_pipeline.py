@@ -210,7 +210,7 @@ class Pipeline:
     def in_flight(self) -> int:
         """How many calls have begun and not yet ended, those whose work is still held included.
 
-        Looks at all calls in flight of the process: some 50 ns for each.
+        Looks at all calls in flight of the process: some 100 ns for each.
         """
         return in_flight.pipelines().count(self)
 

@@ -7,7 +7,8 @@ import weakref
 import pytest
 
 from pyresilience import BulkheadConfig, Pipeline, ResilienceError, Retry, RetryConfig
-from pyresilience.pipeline._blocking_root import free
+from pyresilience.pipeline import _blocking_root as root
+from pyresilience.pipeline._blocking_root import DrivingPlaces
 from pyresilience.pipeline._in_flight import SPARE
 
 
@@ -16,11 +17,17 @@ class Value:
 
 
 @pytest.fixture(autouse=True)
-def _no_places_yet():
-    free.clear()
+def free(monkeypatch):
+    """The free places of sync calls; none yet."""
+    places = DrivingPlaces()
+    monkeypatch.setattr(root, "places", places)
+    monkeypatch.setattr(root, "take_place", places.take)
+    monkeypatch.setattr(root, "leave_place", places.leave)
+    monkeypatch.setattr(root, "leave_spoiled", places.leave_spoiled)
+    return places._free
 
 
-def test_one_driver_serves_call_after_call():
+def test_one_driver_serves_call_after_call(free):
     guarded = Pipeline(RetryConfig())(abs)
     assert guarded(0) == 0
     places = free.copy()
@@ -30,7 +37,7 @@ def test_one_driver_serves_call_after_call():
     assert [place.drive for place in free] == drivers
 
 
-def test_calls_within_calls_have_drivers_of_their_own():
+def test_calls_within_calls_have_drivers_of_their_own(free):
     pipeline = Pipeline(RetryConfig())
 
     @pipeline
@@ -57,7 +64,7 @@ def test_a_parked_driver_keeps_neither_result_nor_arguments():
         gc.enable()
 
 
-def test_an_exception_ends_the_driver_and_nothing_else():
+def test_an_exception_ends_the_driver_and_nothing_else(free):
     @Pipeline(RetryConfig(max_attempts=1))
     def picky(number):
         if number < 0:
@@ -68,8 +75,37 @@ def test_an_exception_ends_the_driver_and_nothing_else():
     place, used = free[-1], free[-1].drive
     with pytest.raises(ValueError, match="-1"):
         picky(-1)
-    assert free[-1] is place and place.drive is not used
+    assert place not in free
+    assert [picky(number) for number in range(3)] == [0, 1, 2]
+    while free:
+        with pytest.raises(ValueError, match="-1"):
+            picky(-1)
     assert picky(2) == 2
+    assert root.places._all.count(place) == 1 and len(root.places._all) == 1 + SPARE
+    assert used not in {place.drive for place in free}
+
+
+def test_a_place_whose_driver_cannot_be_made_anew_is_not_lost(free, monkeypatch):
+    @Pipeline(RetryConfig(max_attempts=1))
+    def picky(number):
+        return 1 // number
+
+    def fail():
+        while free or not root.places._spoiled:
+            with pytest.raises(ZeroDivisionError):
+                picky(0)
+
+    def no_memory():
+        raise MemoryError
+
+    fail()
+    spoiled = root.places._spoiled.copy()
+    with monkeypatch.context() as patch:
+        patch.setattr(root, "new_driver", no_memory)
+        with pytest.raises(MemoryError):
+            picky(1)
+    assert root.places._spoiled == spoiled
+    assert [picky(1) for _ in range(3)] == [1, 1, 1]
 
 
 def test_a_hook_that_suspends_in_a_layer_derived_from_ours_is_found():
@@ -90,7 +126,7 @@ def test_a_hook_that_suspends_in_a_layer_derived_from_ours_is_found():
             guarded()
 
 
-def test_a_layer_that_suspends_is_named_and_its_driver_not_used_again():
+def test_a_layer_that_suspends_is_named_and_its_driver_not_used_again(free):
     class Pause:
         def __await__(self):
             yield "anything"
@@ -106,11 +142,11 @@ def test_a_layer_that_suspends_is_named_and_its_driver_not_used_again():
     for _ in range(2):
         with pytest.raises(ResilienceError, match="impatient suspended"):
             work()
-    assert len(free) == 1 + SPARE
+    assert len(free) == 1 + SPARE - 2
     assert Pipeline(RetryConfig())(abs)(-1) == 1
 
 
-def test_a_driver_may_be_used_by_another_thread_than_the_one_that_made_it():
+def test_a_driver_may_be_used_by_another_thread_than_the_one_that_made_it(free):
     guarded = Pipeline(RetryConfig())(abs)
     assert guarded(-1) == 1
     answers = []

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import threading
 import weakref
 
 import anyio
@@ -10,6 +11,7 @@ import pytest
 
 from pyresilience import Pipeline, RetryConfig, shutdown_async
 from pyresilience.pipeline import _in_flight as in_flight
+from pyresilience.pipeline._async_root import places
 
 pipeline = Pipeline(RetryConfig(max_attempts=1))
 
@@ -21,6 +23,10 @@ class Caller:
     async def ask(self):
         self.answer = asyncio.get_running_loop().create_future()
         return await self.answer
+
+
+def number_of_places():
+    return sum(len(kind._all) for kind in (*in_flight.of_calls, in_flight.held))
 
 
 async def forgotten_calls(count):
@@ -63,12 +69,12 @@ def test_sync_calls_use_as_many_places_as_there_are_calls_at_once():
 
     guarded = pipeline(nested)
     guarded(5, int)
-    places = len(in_flight._places)
+    places = number_of_places()
     for _ in range(10):
         assert guarded(5, lambda: pipeline.in_flight) == 6
         with pytest.raises(ValueError, match="invalid literal"):
             guarded(5, lambda: int("x"))
-    assert len(in_flight._places) == places
+    assert number_of_places() == places
 
 
 async def test_async_calls_use_as_many_places_as_there_are_calls_at_once(anyio_backend):
@@ -93,10 +99,10 @@ async def test_async_calls_use_as_many_places_as_there_are_calls_at_once(anyio_b
 
     for cancelled in (False, True):
         await crowd(cancelled)
-    places = len(in_flight._places)
+    places = number_of_places()
     for cancelled in (False, True, False):
         await crowd(cancelled)
-        assert len(in_flight._places) == places and not pipeline.in_flight
+        assert number_of_places() == places and not pipeline.in_flight
 
 
 async def test_work_that_nobody_will_end_is_not_waited_for(anyio_backend):
@@ -142,6 +148,102 @@ async def test_work_that_goes_on_uses_as_many_places_as_there_is_at_once(anyio_b
             kept.pop().release()
 
     await crowd()
-    places = len(in_flight._places)
+    places = number_of_places()
     await crowd()
-    assert len(in_flight._places) == places and guard.in_flight == 0
+    assert number_of_places() == places and guard.in_flight == 0
+
+
+class Abort(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("colour", ["def", "async def"])
+def test_a_call_that_cannot_even_fail_properly_gives_its_place_back(colour):
+    def listener(event):
+        raise Abort
+
+    guard = Pipeline(listeners=[listener])
+
+    def fail():
+        raise OSError
+
+    async def fail_later():
+        raise OSError
+
+    def call():
+        with pytest.raises(Abort):
+            guard.call_sync(fail) if colour == "def" else asyncio.run(guard.call(fail_later))
+
+    for _ in range(10):
+        call()
+    before = number_of_places()
+    for _ in range(10):
+        call()
+    assert number_of_places() == before and guard.in_flight == 0
+
+
+def test_calls_at_the_limit_of_recursion_give_their_places_back():
+    @pipeline
+    def deeper():
+        return deeper()
+
+    def until_it_breaks():
+        with pytest.raises(RecursionError):
+            deeper()
+
+    for _ in range(5):
+        until_it_breaks()
+    before = number_of_places()
+    for _ in range(20):
+        until_it_breaks()
+    assert number_of_places() <= before + 10 and pipeline.in_flight == 0
+    assert pipeline.call_sync(int) == 0
+
+
+async def test_after_a_rush_the_places_that_are_not_needed_any_more_go(anyio_backend):
+    @pipeline
+    async def wait():
+        await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3 * in_flight.MOST_FREE):
+            group.start_soon(wait)
+        await anyio.sleep(0.5)
+        assert pipeline.in_flight == 3 * in_flight.MOST_FREE
+    assert pipeline.in_flight == 0
+    assert len(places._all) <= 1.1 * in_flight.MOST_FREE
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(wait)
+        await anyio.sleep(0.5)
+        assert pipeline.in_flight == 10
+
+
+def test_a_call_that_is_handed_over_to_its_hold_while_somebody_looks_is_seen(monkeypatch):
+    """The other thread looks at some place, and when it goes on the call has returned."""
+    holds, arrived, go_on = [], threading.Event(), threading.Event()
+
+    async def streaming(call, call_next):
+        holds.append(call.hold())
+        return await call_next(call)
+
+    guard = Pipeline(streaming)
+    look = in_flight.owner_of
+    returned = threading.Thread(target=guard.call_sync, args=(lambda: arrived.set() or go_on.wait(),))
+
+    def interrupted(place):
+        monkeypatch.setattr(in_flight, "owner_of", look)
+        answer = look(place)
+        go_on.set()
+        returned.join()
+        return answer
+
+    for kind in (*in_flight.of_calls, in_flight.held):  # some to look at before and after
+        kind.leave(kind.new())
+    returned.start()
+    arrived.wait()
+    monkeypatch.setattr(in_flight, "owner_of", interrupted)
+    assert guard.in_flight == 1
+    assert len(holds) == 1
+    holds[0].release()
+    assert guard.in_flight == 0
