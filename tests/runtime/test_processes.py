@@ -121,7 +121,7 @@ if hasattr(os, "fork"):
         out = run("""
             import os, sys, threading, time, warnings
             import pyresilience as p
-            from pyresilience.pipeline import _inventory as inventory
+            from pyresilience.pipeline import _async_root, _in_flight as in_flight, _inventory as inventory
             from pyresilience.runtime._threads import shared_pool
 
             gate, entered = threading.Event(), threading.Semaphore(0)
@@ -155,7 +155,8 @@ if hasattr(os, "fork"):
                 entered.acquire()
             locks = [layer._lock for layer in pipeline.layers if hasattr(layer, "_lock")]
             locks += [parts["retry"].budget._lock, inventory._lock, timed.pool._lock, shared_pool._lock]
-            assert len(locks) == 8, len(locks)
+            locks += [inventory._pipelines._lock, *(kind._lock for kind in (*in_flight.of_calls, in_flight.held))]
+            assert len(locks) == 12, len(locks)
             held, done = threading.Event(), threading.Event()
 
             def hold():
@@ -182,6 +183,8 @@ if hasattr(os, "fork"):
                     assert guarded("a") is None, "nobody waits for a flight that never lands here"
                     assert timed(work)("quick") == "quick", "the pool starts threads of its own"
                     assert parts["retry"].budget.acquire()
+                    inventory._pipelines._crowded = in_flight.MOST_FREE = 0
+                    assert p.Pipeline(name="another").call_sync(p.get_in_flight_count) == 1
                     os._exit(0)
                 except BaseException as error:
                     print(repr(error), flush=True)
