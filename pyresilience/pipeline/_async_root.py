@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyresilience.pipeline import _inventory as inventory
 from pyresilience.pipeline._call import Binding, Call
-from pyresilience.pipeline._endings import failed, returned
+from pyresilience.pipeline._endings import failed, postponed, succeeded
 from pyresilience.pipeline._in_flight import Place, Places, of_calls
 from pyresilience.policies._store import MISSING
 from pyresilience.runtime import _sources as sources
@@ -78,8 +78,10 @@ def async_root(binding: Binding) -> Callable[..., Any]:
                     del instead, context
             raise
         else:
-            if dispatch.heard or call.held is not None:
-                returned(call, place)
+            if call.held is not None:
+                postponed(call, place)  # type: ignore[unreachable]  # a layer took it meanwhile
+            elif dispatch.heard:
+                succeeded(call)
             elif call.ending is not None:
                 call.ending = None  # type: ignore[unreachable]  # an error that a layer left leads back to this call
             return result

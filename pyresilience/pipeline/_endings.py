@@ -41,7 +41,7 @@ class _Held:
     def settle(self, error: BaseException | None) -> None:
         try:
             if error is None:
-                _succeeded(self.call)
+                succeeded(self.call)
             else:
                 _emit_failure(self.call, error)
         finally:
@@ -57,16 +57,14 @@ class _Held:
     __del__ = leave
 
 
-def returned(call: Call[Any], place: Place) -> None:
-    """The end of a call that returns a value, which leaves its `place`; it comes once held work has ended."""
-    if call.held is None:
-        _succeeded(call)
-    else:
-        call.held.then(_Held(call, place).settle)
+def postponed(call: Call[Any], place: Place) -> None:
+    """A call returns a value, and leaves its `place`; its end comes when the work that is held has ended."""
+    assert call.held is not None
+    call.held.then(_Held(call, place).settle)
 
 
-def _succeeded(call: Call[Any]) -> None:
-    """Whatever some layer had in mind for a call that returns a value."""
+def succeeded(call: Call[Any]) -> None:
+    """The end of a call that returns a value, whatever some layer had in mind for it."""
     ending = call.ending
     if ending is not None:
         call.ending = None

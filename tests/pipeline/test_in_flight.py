@@ -10,8 +10,9 @@ import anyio
 import pytest
 
 from pyresilience import Pipeline, RetryConfig, shutdown_async
+from pyresilience.pipeline import _async_root
 from pyresilience.pipeline import _in_flight as in_flight
-from pyresilience.pipeline._async_root import places
+from pyresilience.pipeline._in_flight import Place, Places
 
 pipeline = Pipeline(RetryConfig(max_attempts=1))
 
@@ -200,7 +201,12 @@ def test_calls_at_the_limit_of_recursion_give_their_places_back():
     assert pipeline.call_sync(int) == 0
 
 
-async def test_after_a_rush_the_places_that_are_not_needed_any_more_go(anyio_backend):
+async def test_after_a_rush_the_places_that_are_not_needed_any_more_go(anyio_backend, monkeypatch):
+    places = Places(Place)
+    monkeypatch.setattr(in_flight, "of_calls", [places])
+    for name, value in (("places", places), ("take_place", places.take), ("leave_place", places.leave)):
+        monkeypatch.setattr(_async_root, name, value)
+
     @pipeline
     async def wait():
         await anyio.sleep(1)
