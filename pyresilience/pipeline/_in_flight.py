@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from pyresilience.pipeline._pipeline import Pipeline
 
 SPARE = 4
+"""Places made beside one that is needed."""
+
 MOST_FREE = 1000
+"""Free places of a kind from which on those beyond are dropped when somebody looks."""
 
 
 class Place:
